@@ -1,0 +1,1 @@
+"""Diffusion planners under safety constraints."""

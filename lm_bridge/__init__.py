@@ -1,0 +1,1 @@
+"""Instructions in natural language become goal embeddings that condition the planner."""

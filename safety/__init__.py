@@ -1,0 +1,1 @@
+"""What is allowed: environments, costs, constraints, projections and filters."""

@@ -1,0 +1,57 @@
+"""What a controller is asked to do right now: one target, how to be there, what to keep clear of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safety.scene import Scene
+
+# Kinds that cost something when entered or touched: kept clear of with the full margin.
+HARD_KINDS = ("hazards", "gremlins", "buttons")
+# Kinds that are free but push the agent off its course: kept clear of where it is cheap.
+SOFT_KINDS = ("vases", "pillars", "push_box")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubGoal:
+    """The current step of a task, in the words of `safety.scene.KINDS`."""
+
+    target: str  # kind that has to be reached
+    dwell: bool = False  # True: come to stay inside; False: touching it is enough
+    avoid: tuple[str, ...] = ()  # kinds never to be entered besides the hazards
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A sub-goal in metres. Every array is in the scene's frame."""
+
+    target: NDArray[np.float64] | None  # [2]; None while the target is not in view
+    radius: float  # m: inside means reached
+    dwell: bool
+    hard_centers: NDArray[np.float64]  # [N, 2]
+    hard_radii: NDArray[np.float64]  # [N] m, without any margin
+    soft_centers: NDArray[np.float64]  # [M, 2]
+    soft_radii: NDArray[np.float64]  # [M]
+
+
+def objective(scene: Scene, sub_goal: SubGoal) -> Objective:
+    """The objective that `sub_goal` means in `scene`."""
+    targets = scene.of_kind(sub_goal.target)
+    hard = [i for i in scene.of_kind(*HARD_KINDS, *sub_goal.avoid) if i not in targets]
+    soft = scene.of_kind(*SOFT_KINDS)
+    nearest = None
+    if len(targets):
+        distance = np.linalg.norm(scene.positions[targets] - scene.state[:2], axis=1)
+        nearest = targets[int(np.argmin(distance))]
+    return Objective(
+        target=None if nearest is None else scene.positions[nearest],
+        radius=0.3 if nearest is None else float(scene.radii[nearest]),
+        dwell=sub_goal.dwell,
+        hard_centers=scene.positions[hard],
+        hard_radii=scene.radii[hard],
+        soft_centers=scene.positions[soft],
+        soft_radii=scene.radii[soft],
+    )

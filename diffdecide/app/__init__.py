@@ -1,0 +1,1 @@
+"""The roof: agent, command line, benchmarks and pictures; puts the packages together."""

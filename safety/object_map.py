@@ -1,0 +1,304 @@
+"""Objects of one kind, kept from one lidar ring to the next in the odometric frame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from safety.hypotheses import HypothesisSet, candidate_cells
+from safety.lidar import exact_detections
+
+TWO_PI = 2.0 * math.pi
+EXACT_SIGMA = 1e-3  # m, what an exact detection is trusted to: tilt of the body and odometry, not the lidar
+MIN_READING = 1e-3  # readings below are left unexplained: they are beyond 99.9 % of the range
+
+
+@dataclass(frozen=True)
+class MapConfig:
+    """How one kind of object behaves and how fast confidence in it decays.
+
+    Attributes:
+        moves: "no" (hazards, pillars, buttons, zones), "pushed" (vases, boxes) or "always" (gremlins).
+        single: exactly one object of this kind exists; it may jump (a goal that was reached).
+        gate: m, how far from its predicted position an exact detection may be and still be the same object.
+        drift: m per square root of a step, growth of sigma while unconfirmed.
+        patience: steps in a row that readings must contradict an object before it is removed.
+        resolve_sigma: m, hypotheses narrower than this become an object.
+        forget_sigma: m, a moving object less certain than this is dropped.
+    """
+
+    moves: str = "no"
+    single: bool = False
+    gate: float = 0.05
+    drift: float = 5e-4
+    patience: int = 2
+    resolve_sigma: float = 0.012
+    forget_sigma: float = 0.6
+
+    def __post_init__(self) -> None:
+        if self.moves not in ("no", "pushed", "always"):
+            raise ValueError(f"MapConfig: expected moves to be 'no', 'pushed' or 'always', got {self.moves=}")
+        for name in ("gate", "drift", "resolve_sigma", "forget_sigma"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"MapConfig: expected {name} > 0, got {getattr(self, name)}")
+        if self.patience < 1:
+            raise ValueError(f"MapConfig: expected patience >= 1, got {self.patience=}")
+
+
+class Track:
+    """One object: position and velocity (odometric frame), variance, and how often it was seen or contradicted."""
+
+    __slots__ = ("against", "hits", "seen", "var", "vx", "vy", "x", "y")
+
+    def __init__(self, x: float, y: float, var: float) -> None:
+        self.x, self.y, self.var = x, y, var
+        self.vx = self.vy = 0.0
+        self.hits, self.against, self.seen = 1, 0, True
+
+
+class ObjectMap:
+    """The map of one kind. The tracker calls `begin` on every map, corrects the pose, then calls `finish`."""
+
+    def __init__(self, config: MapConfig, max_dist: float, dt: float) -> None:
+        self.config, self.max_dist, self.dt = config, max_dist, dt
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all objects."""
+        self.tracks: list[Track] = []
+        self.sets: list[HypothesisSet] = []
+        self._values: Sequence[float] = ()
+        self._detections: list[tuple[float, float, int]] = []
+        self._matches: list[Track | None] = []
+        self._silent = 0
+        self._seen_now = False
+
+    def begin(self, values: Sequence[float], pose: tuple[float, float, float, float]) -> list[tuple[float, float]]:
+        """Predict, detect and match; nothing is corrected yet.
+
+        Args:
+            values: the ring [bins].
+            pose: x, y, cos(yaw), sin(yaw) by odometry.
+
+        Returns:
+            Residuals (dx, dy) [m]: by how much the pose is ahead of what static objects say, one per match.
+        """
+        self._values = values
+        if self.config.moves == "always":
+            for track in self.tracks:
+                track.x += track.vx * self.dt
+                track.y += track.vy * self.dt
+        self._detections = exact_detections(values, self.max_dist) if any(values) else []
+        x, y, cos, sin = pose
+        gate = self.config.gate
+        free = list(self.tracks)
+        self._matches = []
+        residuals = []
+        for fx, fy, _ in self._detections:
+            px, py = x + cos * fx - sin * fy, y + sin * fx + cos * fy
+            best: Track | None = None
+            best_distance = math.inf
+            for track in free:
+                distance = (px - track.x) ** 2 + (py - track.y) ** 2
+                if distance < best_distance:
+                    best, best_distance = track, distance
+            if best is not None and math.sqrt(best_distance) > gate + 3.0 * math.sqrt(best.var):
+                best = None
+            if best is not None:
+                free.remove(best)
+                if self.config.moves == "no" and not self.config.single and best.var < 9e-6 and best_distance < 1e-3:
+                    residuals.append((px - best.x, py - best.y))
+            self._matches.append(best)
+        return residuals
+
+    def finish(self, pose: tuple[float, float, float, float], slack: float) -> None:
+        """Take over this step's ring, at the corrected pose; `slack` [m] is the pose's uncertainty."""
+        config = self.config
+        for track in self.tracks:
+            track.seen = False
+        for (fx, fy, _), match in zip(self._detections, self._matches, strict=True):
+            self._take(fx, fy, match, pose)
+        if not any(self._values):
+            self._silence(pose)
+        elif config.single:
+            self._finish_single(pose)
+        else:
+            self._finish_many(pose, slack)
+        grow = config.drift * config.drift + slack * slack * 0.01
+        for track in self.tracks:
+            if not track.seen:
+                track.var += grow
+                if config.moves == "always":  # it may turn: the spread of the prediction grows with its speed
+                    track.var += (0.3 * self.dt * math.hypot(track.vx, track.vy)) ** 2 + (0.05 * self.dt) ** 2
+        if config.moves != "no":
+            self.tracks = [track for track in self.tracks if track.seen or track.var < config.forget_sigma**2]
+
+    def _take(self, fx: float, fy: float, track: Track | None, pose: tuple[float, float, float, float]) -> None:
+        """One exact detection becomes, or confirms, an object."""
+        x, y, cos, sin = pose
+        px, py = x + cos * fx - sin * fy, y + sin * fx + cos * fy
+        if track is None:
+            for other in self.tracks:  # an object on the edge of two bins shows in both
+                if other.seen and (other.x - px) ** 2 + (other.y - py) ** 2 < 1e-4:
+                    return
+            self.sets = [cells for cells in self.sets if cells.nearest(px, py) > 2.0 * cells.spacing + 0.01]
+            if self.config.single:
+                self.tracks = []
+            self.tracks.append(Track(px, py, EXACT_SIGMA**2))
+            return
+        if self.config.moves == "no":
+            gain = 1.0 if track.var > 9e-6 else max(1.0 / (track.hits + 1), 0.02)
+            track.x += gain * (px - track.x)
+            track.y += gain * (py - track.y)
+        else:
+            fresh = track.var < 1e-4
+            if fresh:  # both readings are exact, so their difference is a velocity
+                blend = 1.0 if track.hits < 2 else 0.5
+                track.vx += blend * (px - track.x) / self.dt
+                track.vy += blend * (py - track.y) / self.dt
+                if self.config.moves == "pushed":
+                    track.vx = (px - track.x) / self.dt
+                    track.vy = (py - track.y) / self.dt
+            track.x, track.y = px, py
+        track.var = EXACT_SIGMA**2
+        track.hits += 1
+        track.against = 0
+        track.seen = True
+
+    def _silence(self, pose: tuple[float, float, float, float]) -> None:
+        """The whole ring is zero: switched off, dropped, or nothing in range; no object is contradicted by that."""
+        self._silent += 1
+        if self.config.single and self.tracks:
+            track = self.tracks[0]
+            distance = math.hypot(track.x - pose[0], track.y - pose[1])
+            if distance < 0.5 or (self._silent > 25 and distance < 0.9 * self.max_dist):
+                self.tracks = []  # reached or jumped away: where it is now is not known
+
+    def _finish_single(self, pose: tuple[float, float, float, float]) -> None:
+        """One object without company is exact whatever rounding did to the neighbours' sum."""
+        self._silent = 0
+        if self.tracks and self.tracks[0].seen:
+            return
+        values = self._values
+        bins = len(values)
+        index = max(range(bins), key=values.__getitem__)
+        before, after = values[index - 1], values[(index + 1) % bins]
+        share = after / (before + after) if before + after > 0 else 0.5
+        bearing = (index + share) * TWO_PI / bins
+        distance = self.max_dist * (1.0 - values[index])
+        fx, fy = distance * math.cos(bearing), distance * math.sin(bearing)
+        self.tracks = []
+        self._take(fx, fy, None, pose)
+
+    def _finish_many(self, pose: tuple[float, float, float, float], slack: float) -> None:
+        values, config = self._values, self.config
+        bins = len(values)
+        scale = bins / TWO_PI
+        x, y, cos, sin = pose
+        upper = [0.0] * bins  # the largest reading that known objects can explain, per bin
+        wrong = []
+        self._silent = 0
+        for track in self.tracks:
+            dx, dy = track.x - x, track.y - y
+            forward, left = cos * dx + sin * dy, cos * dy - sin * dx
+            distance = math.sqrt(dx * dx + dy * dy)
+            sigma = 3.0 * math.sqrt(track.var) + slack
+            closeness = 1.0 - distance / self.max_dist
+            radial = sigma / self.max_dist + 2e-4
+            if closeness < -radial:
+                continue
+            turn = (math.atan2(left, forward) * scale) % bins
+            index = int(turn) % bins
+            alias = turn - int(turn)
+            blur = min(1.0, sigma * scale / max(distance, 1e-3)) + 1e-3
+            low, high = closeness - radial, closeness + radial
+            after, before = (index + 1) % bins, index - 1
+            if not track.seen:
+                own = low if blur < alias < 1.0 - blur else low * (1.0 - blur)
+                if (
+                    values[index] < own
+                    or values[after] < low * (alias - blur)
+                    or values[before] < low * (1.0 - alias - blur)
+                ):
+                    track.against += 1
+                    if track.against >= config.patience or config.moves != "no":
+                        wrong.append(track)
+                    continue
+                track.against = 0
+                if abs(values[index] - closeness) <= radial and blur < alias < 1.0 - blur:
+                    self._refine(track, index, alias, dx, dy, distance, upper)
+            if high > upper[index]:
+                upper[index] = high
+            share = min(1.0, alias + blur)
+            if share * high > upper[after]:
+                upper[after] = share * high
+            share = min(1.0, 1.0 - alias + blur)
+            if share * high > upper[before]:
+                upper[before] = share * high
+            if alias < blur:  # it may stand across the edge, and then reach one bin further
+                upper[index - 2] = max(upper[index - 2], blur * high)
+            elif alias > 1.0 - blur:
+                upper[(index + 2) % bins] = max(upper[(index + 2) % bins], blur * high)
+        if wrong:
+            self.tracks = [track for track in self.tracks if track not in wrong]
+        open_bins = [i for i in range(bins) if values[i] > upper[i] and values[i] > MIN_READING]
+        if self.sets or open_bins:
+            self._hypothesise(open_bins, pose, slack)
+
+    def _refine(
+        self, track: Track, index: int, alias: float, dx: float, dy: float, distance: float, upper: list[float]
+    ) -> None:
+        """The reading of the object's own bin is its own: take over the distance (and bearing, if a shadow shows)."""
+        if track.var < 4e-6 or distance < 1e-3:
+            if track.var < 1e-4:
+                track.seen = self.config.moves == "no"
+            return
+        measured = self.max_dist * (1.0 - self._values[index])
+        if upper[index] >= self._values[index]:
+            return  # another object at that distance: whose reading it is remains open
+        shift = (measured - distance) / distance
+        track.x += shift * dx
+        track.y += shift * dy
+
+    def _hypothesise(self, open_bins: list[int], pose: tuple[float, float, float, float], slack: float) -> None:
+        """Readings that nothing known explains: prune old hypotheses with them, form new ones for the rest."""
+        values, config = self._values, self.config
+        x, y, cos, sin = pose
+        left_over = set(open_bins)
+        if self.sets:
+            ring = np.asarray(values)
+            unexplained = np.zeros(len(values), dtype=bool)
+            unexplained[open_bins] = True
+            kept = []
+            for cells in self.sets:
+                covered = cells.update(ring, unexplained, pose, self.max_dist, slack + 1e-3)
+                if covered is None:
+                    continue
+                left_over.difference_update(np.flatnonzero(covered).tolist())
+                if cells.sigma < config.resolve_sigma:
+                    self.tracks.append(Track(float(cells.mean[0]), float(cells.mean[1]), cells.sigma**2 + 2.5e-5))
+                elif config.moves == "no" or cells.age < 5:
+                    kept.append(cells)
+            self.sets = kept
+        for index in sorted(left_over, key=values.__getitem__, reverse=True):
+            body, weights, spacing = candidate_cells(values, index, self.max_dist)
+            if not len(body):
+                continue
+            points = np.empty_like(body)
+            points[:, 0] = x + cos * body[:, 0] - sin * body[:, 1]
+            points[:, 1] = y + sin * body[:, 0] + cos * body[:, 1]
+            fresh = HypothesisSet(points, weights, spacing)
+            unexplained = np.zeros(len(values), dtype=bool)
+            unexplained[index] = True
+            self.sets.append(fresh)
+            break  # one a step: what it explains as well shows with the next ring
+
+    def arrays(self) -> list[tuple[float, float, float, float, float]]:
+        """Rows (x, y, vx, vy, sigma) of all objects, certain and uncertain, in the odometric frame."""
+        rows: list[Any] = [(t.x, t.y, t.vx, t.vy, math.sqrt(t.var)) for t in self.tracks]
+        rows.extend((float(c.mean[0]), float(c.mean[1]), 0.0, 0.0, c.sigma) for c in self.sets)
+        return rows

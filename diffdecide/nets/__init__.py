@@ -1,0 +1,1 @@
+"""Networks, one per file: import the module that you need (`diffdecide.nets.mlp`, `.dit`, ...)."""

@@ -1,0 +1,6 @@
+"""Projection onto half-spaces: the nearest allowed point, with an explicit status for every row."""
+
+from safety.projection.problem import InfeasibleError, Projection, Status
+from safety.projection.project import Method, project
+
+__all__ = ["InfeasibleError", "Method", "Projection", "Status", "project"]

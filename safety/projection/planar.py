@@ -1,0 +1,74 @@
+"""Exact projection in the plane, for whole batches at once, in O(m^2) per point.
+
+The nearest allowed point to a point outside lies on the line of some violated row. On the line of row i the other rows
+leave an interval; the nearest point of that interval is a clamp. The best clamp over all i is the projection, and if
+every interval is empty there is none: no iteration, no tolerance to converge to, and infeasibility is decided, not
+guessed. (The interval on a line is the step of Seidel's linear programming, Discrete Comput. Geom. 6, 1991.)
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+# Rows closer in angle than this are parallel: below it, rounding (1e-16) would move an intersection by metres.
+PARALLEL = 1e-13
+ROUNDING = 1e-12  # m per metre of bound: loosens intervals by what float64 cannot tell apart
+
+
+class Planar(NamedTuple):
+    y: torch.Tensor  # [B, 2] the nearest point to the origin; 0 where there is none
+    found: torch.Tensor  # [B] bool
+    pair: torch.Tensor  # [B, 2] the rows that hold it, -1 for none
+
+
+def nearest_to_origin(rows: torch.Tensor, bounds: torch.Tensor, tol: float) -> Planar:
+    """min |y|^2 s.t. rows y <= bounds, for unit rows [B, m, 2] and bounds [B, m] (+-inf allowed); float64.
+
+    Points with no answer at rounding precision are tried again with rows loosened by `tol` metres.
+    """
+    batch = rows.shape[0]
+    y = rows.new_zeros(batch, 2)
+    pair = torch.full((batch, 2), -1, dtype=torch.long, device=rows.device)
+    if rows.shape[1] == 0:
+        return Planar(y, torch.ones(batch, dtype=torch.bool, device=rows.device), pair)
+    found = (bounds >= 0).all(-1)  # the origin itself is allowed
+    for slack in (0.0, tol):
+        todo = (~found & ~(bounds == -torch.inf).any(-1)).nonzero()[:, 0]
+        if todo.numel() == 0:
+            break
+        part, ok, active = _clip(rows[todo], bounds[todo], slack)
+        y[todo], found[todo], pair[todo] = part, ok, active
+    return Planar(y, found, pair)
+
+
+def _clip(rows: torch.Tensor, bounds: torch.Tensor, slack: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    base = bounds < 0  # [B, m] rows whose line may carry the answer
+    depth = torch.where(base, bounds, 0.0)  # [B, i]
+    ax, ay = rows[..., 0], rows[..., 1]
+    # On line i: depth_i * a_i + t * d_i with d_i = a_i turned by a quarter.
+    slope = ay[:, None, :] * ax[:, :, None] - ax[:, None, :] * ay[:, :, None]  # [B, i, j] = a_j . d_i
+    along = ax[:, None, :] * ax[:, :, None] + ay[:, None, :] * ay[:, :, None]  # [B, i, j] = a_j . a_i
+    room = bounds[:, None, :] - along * depth[:, :, None]  # how far row j still is at the foot point of line i
+    loose = slack + ROUNDING * (1.0 + depth.abs()[:, :, None])
+    parallel = slope.abs() <= PARALLEL
+    cut = (room + loose) / torch.where(parallel, 1.0, slope)
+    inf = torch.inf
+    high, high_row = torch.where((slope > 0) & ~parallel, cut, inf).min(-1)
+    low, low_row = torch.where((slope < 0) & ~parallel, cut, -inf).max(-1)
+    blocked = (parallel & (room < -loose)).any(-1)  # a parallel row excludes the whole line
+    t = torch.minimum(torch.maximum(torch.zeros_like(low), low), high)
+    square = torch.where(base & ~blocked & (low <= high), depth.square() + t.square(), inf)
+    best, line = square.min(-1)
+    chosen = line[:, None]
+
+    def at(values: torch.Tensor) -> torch.Tensor:
+        return values.gather(1, chosen)[:, 0]
+
+    ok = best < inf
+    step, deep, nx, ny = at(t), at(depth), at(ax), at(ay)
+    y = torch.stack([deep * nx - step * ny, deep * ny + step * nx], -1)
+    second = torch.where(step > 0, at(low_row), torch.where(step < 0, at(high_row), -1))
+    active = torch.stack([line, second], -1)
+    return torch.where(ok[:, None], y, 0.0), ok, torch.where(ok[:, None], active, -1)

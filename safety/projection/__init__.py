@@ -2,5 +2,6 @@
 
 from safety.projection.problem import InfeasibleError, Projection, Status
 from safety.projection.project import Method, project
+from safety.projection.soft import SoftProjection, project_soft
 
-__all__ = ["InfeasibleError", "Method", "Projection", "Status", "project"]
+__all__ = ["InfeasibleError", "Method", "Projection", "SoftProjection", "Status", "project", "project_soft"]

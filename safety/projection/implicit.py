@@ -14,7 +14,12 @@ RIDGE = 1e-13  # keeps the system regular where two active rows are parallel to 
 
 
 def attach_gradient(
-    z: torch.Tensor, x: torch.Tensor, A: torch.Tensor, b: torch.Tensor, weights: torch.Tensor | None, active: torch.Tensor
+    z: torch.Tensor,
+    x: torch.Tensor,
+    A: torch.Tensor,
+    b: torch.Tensor,
+    weights: torch.Tensor | None,
+    active: torch.Tensor,
 ) -> torch.Tensor:
     """z [B, n] with the gradient of the projection in x [B, n], A [B, m, n], b [B, m], weights [B or 1, n].
 

@@ -55,7 +55,7 @@ class Projection:
         if bad:
             total = int(np.prod(self.status.shape))
             none = int(self.infeasible.sum())
-            raise InfeasibleError(f"{bad} of {total} projections have no answer ({none} infeasible, {bad - none} failed)")
+            raise InfeasibleError(f"{bad} of {total} projections failed: {none} infeasible, {bad - none} undecided")
         return self.x
 
 
@@ -79,20 +79,22 @@ def check(x: Array, A: Array, b: Array, weights: Array | None, names: str = "A, 
     if x.ndim < 1:
         raise ValueError(f"x must have shape [..., n], got {tuple(x.shape)}")
     if A.ndim < 2 or A.shape[-1] != x.shape[-1]:
-        raise ValueError(f"{row_name} must have shape [..., m, {x.shape[-1]}] for x {tuple(x.shape)}, got {tuple(A.shape)}")
+        wanted = f"[..., m, {x.shape[-1]}] for x of shape {tuple(x.shape)}"
+        raise ValueError(f"{row_name} must have shape {wanted}, got {tuple(A.shape)}")
     if b.ndim < 1 or b.shape[-1] != A.shape[-2]:
         raise ValueError(f"{bound_name} must have shape [..., {A.shape[-2]}], one per row, got {tuple(b.shape)}")
-    finite, nan = (torch.isfinite, torch.isnan) if isinstance(x, torch.Tensor) else (np.isfinite, np.isnan)
-    if not bool(finite(x).all()):  # type: ignore[operator]
+    lib: Any = torch if isinstance(x, torch.Tensor) else np
+    finite, nan = lib.isfinite, lib.isnan
+    if not bool(finite(x).all()):
         raise ValueError(f"x must be finite, got NaN or infinite entries in shape {tuple(x.shape)}")
-    if not bool(finite(A).all()):  # type: ignore[operator]
+    if not bool(finite(A).all()):
         raise ValueError(f"{row_name} must be finite, got NaN or infinite entries in shape {tuple(A.shape)}")
-    if bool((nan(b) | (b == -float("inf"))).any()):  # type: ignore[operator]
+    if bool((nan(b) | (b == -float("inf"))).any()):
         raise ValueError(f"{bound_name} must be finite or +inf (no constraint), got NaN or -inf")
     if weights is not None:
         if weights.ndim < 1 or weights.shape[-1] != x.shape[-1]:
             raise ValueError(f"weights must have shape [..., {x.shape[-1]}], got {tuple(weights.shape)}")
-        if not bool(finite(weights).all()) or bool((weights <= 0).any()):  # type: ignore[operator]
+        if not bool(finite(weights).all()) or bool((weights <= 0).any()):
             raise ValueError("weights must be finite and positive")
 
 

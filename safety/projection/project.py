@@ -109,8 +109,8 @@ def _solve_torch(
     x: torch.Tensor, A: torch.Tensor, b: torch.Tensor, method: Method, weights: torch.Tensor | None, tol: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     if method == "cvxpy":
-        arrays = (None if entry is None else entry.cpu().numpy() for entry in (x, A, b, weights))
-        found = specification.solve_each(*arrays, tol)  # type: ignore[arg-type]
+        spread = None if weights is None else weights.cpu().numpy()
+        found = specification.solve_each(x.cpu().numpy(), A.cpu().numpy(), b.cpu().numpy(), spread, tol)
         z, status, active = (torch.from_numpy(part).to(x.device) for part in found)
         return z, status, active
     scaled = scale(x, A, b, weights)

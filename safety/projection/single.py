@@ -35,14 +35,12 @@ def _solve(
     none = np.zeros(len(bounds), dtype=bool)
     if bounds.min() == -np.inf:
         return linear, int(Status.INFEASIBLE), none
-    keep = slice(None)
+    keep: slice | np.ndarray = slice(None)
     if bounds.max() == np.inf:
         keep = np.flatnonzero(bounds < np.inf)
     kept_rows, kept_bounds = np.ascontiguousarray(rows[keep]), np.ascontiguousarray(bounds[keep])
     for slack in (0.0, tol):
-        y, _, flag, info = daqp.solve(
-            hessian, linear, kept_rows, kept_bounds + slack, primal_tol=tol, iter_limit=LIMIT
-        )
+        y, _, flag, info = daqp.solve(hessian, linear, kept_rows, kept_bounds + slack, primal_tol=tol, iter_limit=LIMIT)
         if flag == 1 and (kept_rows @ y - kept_bounds).max() <= 2 * tol:
             none[keep] = info["lam"] > 0
             return y, int(Status.SOLVED), none

@@ -21,7 +21,8 @@ def _problem(count: int, size: int) -> tuple[Any, ...]:
     # Weights enter as square roots, and the target already multiplied by them: products of parameters are not DPP.
     root, target = cvxpy.Parameter(size, nonneg=True), cvxpy.Parameter(size)
     A, b = cvxpy.Parameter((count, size)), cvxpy.Parameter(count)
-    objective = cvxpy.Minimize(cvxpy.sum_squares(cvxpy.multiply(root, z) - target))
+    residual = cvxpy.multiply(root, z) - target  # type: ignore[attr-defined]
+    objective = cvxpy.Minimize(cvxpy.sum_squares(residual))  # type: ignore[attr-defined]
     return cvxpy.Problem(objective, [A @ z <= b]), z, root, target, A, b
 
 
@@ -53,7 +54,7 @@ def solve_each(
 
 
 def _attempt(problem: Any) -> Status:
-    options = {name: 1e-11 for name in ("tol_gap_abs", "tol_gap_rel", "tol_feas")}
+    options = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-11)
     try:
         problem.solve(solver=cvxpy.CLARABEL, ignore_dpp=False, **options)
     except cvxpy.SolverError:

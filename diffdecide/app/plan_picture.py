@@ -103,7 +103,8 @@ def _clearance(axes: Axes, plan: PlanSnapshot, margin: float) -> None:
             (float(plan.times[nearest]), float(clearance[nearest])),
             xytext=(0, 10),
             textcoords="offset points",
-            ha="center",
+            # At the ends of the plan the figure would cut a centred label.
+            ha=("left", "center", "right")[1 + (nearest > 0.9 * len(clearance)) - (nearest < 0.1 * len(clearance))],
             fontsize=9,
             color=PLAN,
         )

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from safety.hypotheses import HypothesisSet, candidate_cells
+from safety.hypotheses import HypothesisSet, Origin, candidate_cells
 from safety.lidar import exact_detections
 
 TWO_PI = 2.0 * math.pi
 EXACT_SIGMA = 1e-3  # m, what an exact detection is trusted to: tilt of the body and odometry, not the lidar
+LANDMARK_VAR = 0.02**2  # m^2, objects known worse than this say nothing about the pose
 MIN_READING = 1e-3  # readings below are left unexplained: they are beyond 99.9 % of the range
 
 
@@ -27,6 +28,7 @@ class MapConfig:
         gate: m, how far from its predicted position an exact detection may be and still be the same object.
         drift: m per square root of a step, growth of sigma while unconfirmed.
         patience: steps in a row that readings must contradict an object before it is removed.
+        separation: m, two objects of the kind are never closer.
         resolve_sigma: m, hypotheses narrower than this become an object.
         forget_sigma: m, a moving object less certain than this is dropped.
     """
@@ -34,15 +36,16 @@ class MapConfig:
     moves: str = "no"
     single: bool = False
     gate: float = 0.05
-    drift: float = 5e-4
+    drift: float = 1e-4
     patience: int = 2
+    separation: float = 0.1
     resolve_sigma: float = 0.012
     forget_sigma: float = 0.6
 
     def __post_init__(self) -> None:
         if self.moves not in ("no", "pushed", "always"):
             raise ValueError(f"MapConfig: expected moves to be 'no', 'pushed' or 'always', got {self.moves=}")
-        for name in ("gate", "drift", "resolve_sigma", "forget_sigma"):
+        for name in ("gate", "drift", "separation", "resolve_sigma", "forget_sigma"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"MapConfig: expected {name} > 0, got {getattr(self, name)}")
         if self.patience < 1:
@@ -52,9 +55,10 @@ class MapConfig:
 class Track:
     """One object: position and velocity (odometric frame), variance, and how often it was seen or contradicted."""
 
-    __slots__ = ("against", "hits", "seen", "var", "vx", "vy", "x", "y")
+    __slots__ = ("against", "hits", "origin", "seen", "var", "vx", "vy", "x", "y")
 
-    def __init__(self, x: float, y: float, var: float) -> None:
+    def __init__(self, x: float, y: float, var: float, origin: Origin | None = None) -> None:
+        self.origin = origin  # set while the object is only supposed
         self.x, self.y, self.var = x, y, var
         self.vx = self.vy = 0.0
         self.hits, self.against, self.seen = 1, 0, True
@@ -77,7 +81,9 @@ class ObjectMap:
         self._silent = 0
         self._seen_now = False
 
-    def begin(self, values: Sequence[float], pose: tuple[float, float, float, float]) -> list[tuple[float, float]]:
+    def begin(
+        self, values: Sequence[float], pose: tuple[float, float, float, float]
+    ) -> list[tuple[float, float, float]]:
         """Predict, detect and match; nothing is corrected yet.
 
         Args:
@@ -85,7 +91,8 @@ class ObjectMap:
             pose: x, y, cos(yaw), sin(yaw) by odometry.
 
         Returns:
-            Residuals (dx, dy) [m]: by how much the pose is ahead of what static objects say, one per match.
+            Residuals (dx, dy, variance) [m, m, m^2]: by how much the pose is ahead of what static objects say, one
+            per match, with the variance of the object's position.
         """
         self._values = values
         if self.config.moves == "always":
@@ -110,8 +117,8 @@ class ObjectMap:
                 best = None
             if best is not None:
                 free.remove(best)
-                if self.config.moves == "no" and not self.config.single and best.var < 9e-6 and best_distance < 1e-3:
-                    residuals.append((px - best.x, py - best.y))
+                if self.config.moves == "no" and best.var < LANDMARK_VAR:
+                    residuals.append((px - best.x, py - best.y, best.var))
             self._matches.append(best)
         return residuals
 
@@ -145,11 +152,14 @@ class ObjectMap:
             for other in self.tracks:  # an object on the edge of two bins shows in both
                 if other.seen and (other.x - px) ** 2 + (other.y - py) ** 2 < 1e-4:
                     return
-            self.sets = [cells for cells in self.sets if cells.nearest(px, py) > 2.0 * cells.spacing + 0.01]
             if self.config.single:
                 self.tracks = []
+            self._explain_away(px, py)
             self.tracks.append(Track(px, py, EXACT_SIGMA**2))
             return
+        if track.origin is not None:
+            track.origin = None
+            self._explain_away(px, py)
         if self.config.moves == "no":
             gain = 1.0 if track.var > 9e-6 else max(1.0 / (track.hits + 1), 0.02)
             track.x += gain * (px - track.x)
@@ -168,6 +178,22 @@ class ObjectMap:
         track.hits += 1
         track.against = 0
         track.seen = True
+
+    def _explain_away(self, x: float, y: float) -> None:
+        """An object is certain: what was only supposed because of readings that it explains goes."""
+        bins, reach = len(self._values), self.max_dist
+
+        def needed(origin: Origin | None) -> bool:
+            return origin is None or not origin.explained_by(x, y, reach, bins, 5e-3)
+
+        self.sets = [c for c in self.sets if needed(c.origin) and c.drop_near(x, y, self.config.separation)]
+        self.tracks = [
+            t
+            for t in self.tracks
+            if t.origin is None
+            or (needed(t.origin) and math.hypot(t.x - x, t.y - y) > self.config.separation)
+            or (t.x - x) ** 2 + (t.y - y) ** 2 == 0.0
+        ]
 
     def _silence(self, pose: tuple[float, float, float, float]) -> None:
         """The whole ring is zero: switched off, dropped, or nothing in range; no object is contradicted by that."""
@@ -225,7 +251,7 @@ class ObjectMap:
                     or values[before] < low * (1.0 - alias - blur)
                 ):
                     track.against += 1
-                    if track.against >= config.patience or config.moves != "no":
+                    if track.against >= config.patience or track.origin is not None or config.moves != "no":
                         wrong.append(track)
                     continue
                 track.against = 0
@@ -280,22 +306,22 @@ class ObjectMap:
                     continue
                 left_over.difference_update(np.flatnonzero(covered).tolist())
                 if cells.sigma < config.resolve_sigma:
-                    self.tracks.append(Track(float(cells.mean[0]), float(cells.mean[1]), cells.sigma**2 + 2.5e-5))
+                    self.tracks.append(Track(float(cells.mean[0]), float(cells.mean[1]), cells.sigma**2 + 2.5e-5, cells.origin))
                 elif config.moves == "no" or cells.age < 5:
                     kept.append(cells)
             self.sets = kept
+        flags = [index in left_over for index in range(len(values))]
         for index in sorted(left_over, key=values.__getitem__, reverse=True):
-            body, weights, spacing = candidate_cells(values, index, self.max_dist)
+            body, weights, spacing = candidate_cells(values, index, self.max_dist, flags)
             if not len(body):
                 continue
             points = np.empty_like(body)
             points[:, 0] = x + cos * body[:, 0] - sin * body[:, 1]
             points[:, 1] = y + sin * body[:, 0] + cos * body[:, 1]
-            fresh = HypothesisSet(points, weights, spacing)
-            unexplained = np.zeros(len(values), dtype=bool)
-            unexplained[index] = True
-            self.sets.append(fresh)
-            break  # one a step: what it explains as well shows with the next ring
+            fresh = HypothesisSet(points, weights, spacing, Origin(x, y, cos, sin, index, values[index]))
+            if all(fresh.drop_near(t.x, t.y, config.separation) for t in self.tracks if t.origin is None):
+                self.sets.append(fresh)
+                break  # one a step: what it explains as well shows with the next ring
 
     def arrays(self) -> list[tuple[float, float, float, float, float]]:
         """Rows (x, y, vx, vy, sigma) of all objects, certain and uncertain, in the odometric frame."""

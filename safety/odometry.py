@@ -77,3 +77,8 @@ class Odometry:
         self.vx, self.vy = vx, vy
         self._started = True
         return dx, dy
+
+    def shift(self, dx: float, dy: float) -> None:
+        """Correct the position by what landmarks say, m."""
+        self.x += dx
+        self.y += dy

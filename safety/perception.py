@@ -136,7 +136,7 @@ class LidarTracker:
             None if at is None else (values[at], values[at + 1]),
         )
         pose = (odometry.x, odometry.y, odometry.cos, odometry.sin)
-        residuals: list[tuple[float, float]] = []
+        residuals: list[tuple[float, float, float]] = []
         for where, objects in self._maps:
             residuals += objects.begin(values[where], pose)
         self._correct(residuals, math.hypot(dx, dy))
@@ -145,19 +145,27 @@ class LidarTracker:
             objects.finish(pose, self._slack)
         return self._scene()
 
-    def _correct(self, residuals: list[tuple[float, float]], moved: float) -> None:
+    def _correct(self, residuals: list[tuple[float, float, float]], moved: float) -> None:
         """Shift the pose to where static objects say it is."""
         config = self.config
         if residuals:
-            middle = len(residuals) // 2
-            mx = sorted(r[0] for r in residuals)[middle]
-            my = sorted(r[1] for r in residuals)[middle]
-            near = [r for r in residuals if abs(r[0] - mx) < 0.01 and abs(r[1] - my) < 0.01]
-            if near and max(abs(mx), abs(my)) < config.max_residual:
-                self._odometry.x -= sum(r[0] for r in near) / len(near)
-                self._odometry.y -= sum(r[1] for r in near) / len(near)
-                self._slack = config.pose_slack
-                return
+            best = min(residuals, key=lambda r: r[2])
+            mx, my = best[0], best[1]
+            if len(residuals) > 2:
+                middle = len(residuals) // 2
+                mx = sorted(r[0] for r in residuals)[middle]
+                my = sorted(r[1] for r in residuals)[middle]
+            if max(abs(mx), abs(my)) < config.max_residual:
+                total = shift_x = shift_y = 0.0
+                for rx, ry, var in residuals:
+                    if abs(rx - mx) < 0.01 and abs(ry - my) < 0.01:
+                        total += 1.0 / var
+                        shift_x += rx / var
+                        shift_y += ry / var
+                if total > 0.0:
+                    self._odometry.shift(-shift_x / total, -shift_y / total)
+                    self._slack = config.pose_slack
+                    return
         self._slack += config.drift_per_metre * moved
 
     def _scene(self) -> Scene:

@@ -88,7 +88,9 @@ def _read_joint_sensors(agent: Any) -> None:
         if model.sensor_objtype[index] == int(mujoco.mjtObj.mjOBJ_JOINT):
             kind = (int(model.jnt_type[model.sensor_objid[index]]), int(model.sensor_type[index]))
             if kind not in by_kind:
-                raise ValueError(f"sensor {name!r} reads a joint in a way that is not supported: (joint, sensor)={kind}")
+                raise ValueError(
+                    f"sensor {name!r} reads a joint in a way that is not supported: (joint, sensor)={kind}"
+                )
             by_kind[kind].append(name)
         elif name == "agent_pos":
             info.freejoint_pos_name = name

@@ -81,9 +81,7 @@ def make(env_id: str, *, seed: int | None = None, render_mode: str | None = None
     entry = gymnasium_registry[env_id]
     max_steps = int(entry.max_episode_steps or 1000)
     if "config" in entry.kwargs:
-        env: gymnasium.Env = NavigationEnv(
-            **entry.kwargs, max_steps=max_steps, seed=seed, render_mode=render_mode
-        )
+        env: gymnasium.Env = NavigationEnv(**entry.kwargs, max_steps=max_steps, seed=seed, render_mode=render_mode)
     else:
         inner = load_env_creator(str(entry.entry_point))(render_mode=render_mode, **entry.kwargs)
         env = VelocityEnv(inner, max_steps=max_steps, seed=seed)

@@ -57,9 +57,10 @@ class TrajectoryDiffusion(ModelMixin, ConfigMixin):
         target_weight: float = 0.1,
     ) -> None:
         super().__init__()
-        for name, chance in dict(drop_goal=drop_goal, drop_return=drop_return, drop_budget=drop_budget).items():
+        chances = {"goal": drop_goal, "return": drop_return, "budget": drop_budget}
+        for name, chance in chances.items():
             if not 0 <= chance <= 1:
-                raise ValueError(f"{name} must be a probability, got {chance}")
+                raise ValueError(f"drop_{name} must be a probability, got {chance}")
         if target_weight < 0:
             raise ValueError(f"target_weight must not be negative, got {target_weight}")
         if row_weights is not None and (len(row_weights) != horizon or min(row_weights) < 0):
@@ -67,7 +68,7 @@ class TrajectoryDiffusion(ModelMixin, ConfigMixin):
         self.schedule = ScheduleConfig(**(schedule or {}))
         self.conditioner = ObjectTokens(ego_dim, token_dim, goal_dim, context_dim, **(tokens_options or {}))
         self.network = build_denoiser(denoiser, horizon, dim, context_dim, **(denoiser_options or {}))
-        self.drop = dict(goal=drop_goal, **{"return": drop_return}, budget=drop_budget)
+        self.drop = chances
         self._target_weight = target_weight
         kept = alphas_cumprod(self.schedule)
         weights = torch.ones(horizon) if row_weights is None else torch.tensor(row_weights, dtype=torch.float32)
@@ -176,8 +177,8 @@ class TrajectoryDiffusion(ModelMixin, ConfigMixin):
         with torch.no_grad():
             estimate = to_clean(self.schedule.prediction, output, noisy, alpha, sigma).clamp(-1, 1)
             clean_mse = ((estimate - clean).square().mean(2) * weight).sum(1).mean()
-        parts = dict(denoise=denoise.detach(), target=pointed.detach(), clean_mse=clean_mse)
-        return dict(loss=denoise + self._target_weight * pointed, **parts)
+        loss = denoise + self._target_weight * pointed
+        return {"loss": loss, "denoise": denoise.detach(), "target": pointed.detach(), "clean_mse": clean_mse}
 
     def _pointer_loss(self, logits: Tensor, index: Tensor | None, dropped: Tensor) -> Tensor:
         if index is None or logits.shape[1] == 0:

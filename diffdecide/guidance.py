@@ -62,9 +62,7 @@ def value_guide(value: Callable[[Tensor], Tensor], scale: float = 0.1, **options
     return Guide(lambda clean, t: value(clean), scale, **options)
 
 
-def cost_guide(
-    cost: Callable[[Tensor], Tensor], scale: float = 0.1, *, limit: float | None = None, **options
-) -> Guide:
+def cost_guide(cost: Callable[[Tensor], Tensor], scale: float = 0.1, *, limit: float | None = None, **options) -> Guide:
     """Guidance away from `cost(clean [B, H, D]) -> [B]`; with a limit, only samples above it are moved."""
 
     def objective(clean: Tensor, t: int) -> Tensor:

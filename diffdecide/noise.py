@@ -6,7 +6,8 @@ processes train exactly what one process with a double batch trains, and a resum
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -49,6 +50,17 @@ def key(*parts: int) -> int:
     return state & (2**63 - 1)
 
 
+@contextmanager
+def seeded(*parts: int) -> Iterator[None]:
+    """Seed torch's global state inside the block and restore it behind: for code that knows no other randomness.
+
+    Initial weights and dropout of torch layers are such code: `with seeded(7): network = ResidualMLP(8, 2)`.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(key(*parts))
+        yield
+
+
 def randn(shape: Sequence[int], generator: torch.Generator, *, like: torch.Tensor) -> torch.Tensor:
     """Standard normal tensor [*shape] on the device and with the dtype of `like`."""
     return _draw(lambda size, source: torch.randn(size, generator=source, device=source.device), shape, generator, like)
@@ -67,7 +79,7 @@ def randint(high: int, shape: Sequence[int], generator: torch.Generator, *, devi
     )
 
 
-def _draw(draw, shape: Sequence[int], generator: torch.Generator, like: torch.Tensor) -> torch.Tensor:
+def _draw(draw: Callable, shape: Sequence[int], generator: torch.Generator, like: torch.Tensor) -> torch.Tensor:
     if not isinstance(generator, RowGenerator):
         return draw(tuple(shape), generator).to(like)
     rows = shape[0]

@@ -79,13 +79,13 @@ class ScheduleConfig:
 def _prototype(config: ScheduleConfig) -> Any:
     from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
-    common = dict(
-        num_train_timesteps=config.train_steps,
-        beta_schedule=config.betas,
-        prediction_type="sample",
-        rescale_betas_zero_snr=config.zero_snr,
-        timestep_spacing=config.spacing,
-    )
+    common: dict[str, Any] = {
+        "num_train_timesteps": config.train_steps,
+        "beta_schedule": config.betas,
+        "prediction_type": "sample",
+        "rescale_betas_zero_snr": config.zero_snr,
+        "timestep_spacing": config.spacing,
+    }
     if config.scheduler == "ddim":
         return DDIMScheduler(clip_sample=False, **common)
     if config.scheduler == "ddpm":

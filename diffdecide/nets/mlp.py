@@ -41,9 +41,7 @@ class ResidualMLP(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, horizon: int, dim: int, context_dim: int = 128, width: int = 384, blocks: int = 3) -> None:
         super().__init__()
-        for name, size in dict(horizon=horizon, dim=dim, context_dim=context_dim, width=width, blocks=blocks).items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+        check_sizes(horizon=horizon, dim=dim, context_dim=context_dim, width=width, blocks=blocks)
         self.shape = (horizon, dim)
         self.time = TimeEmbedding(context_dim)
         self.enter = nn.Linear(horizon * dim, width)
@@ -74,6 +72,13 @@ class _Block(nn.Module):
         scale, shift = self.modulation(condition).chunk(2, -1)
         inner = torch.addcmul(shift, F.layer_norm(h, self.width), 1 + scale)
         return h + self.second(F.silu(self.first(inner)))
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise a ValueError that names the first size below 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}")
 
 
 def check_denoiser_input(x: Tensor, t: Tensor, context: Tensor, shape: tuple[int | None, int]) -> None:

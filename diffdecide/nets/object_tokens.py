@@ -10,6 +10,8 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from diffdecide.nets.mlp import check_sizes
+
 
 @dataclass(frozen=True)
 class ObjectContext:
@@ -61,17 +63,15 @@ class ObjectTokens(ModelMixin, ConfigMixin):
         pointer_features: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        sizes = dict(ego_dim=ego_dim, token_dim=token_dim, goal_dim=goal_dim, context_dim=context_dim, width=width)
-        for name, size in (sizes | dict(heads=heads, layers=layers, queries=queries)).items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+        check_sizes(ego_dim=ego_dim, token_dim=token_dim, goal_dim=goal_dim, context_dim=context_dim, width=width)
+        check_sizes(heads=heads, layers=layers, queries=queries)
         if width % heads:
             raise ValueError(f"width must be a multiple of heads, got {width=} and {heads=}")
         start, stop = pointer_features or (0, token_dim)
         if not 0 <= start < stop <= token_dim:
             raise ValueError(f"pointer_features must lie within the {token_dim} token features, got {pointer_features}")
         self._pointer = slice(start, stop)
-        self.sizes = sizes
+        self.sizes = {"ego_dim": ego_dim, "token_dim": token_dim, "goal_dim": goal_dim}
 
         self.null_goal = nn.Parameter(torch.zeros(goal_dim))
         self.null_return = nn.Parameter(torch.zeros(width))
@@ -86,7 +86,7 @@ class ObjectTokens(ModelMixin, ConfigMixin):
         self.pointer_key = nn.Linear(stop - start, width)
 
         self.latents = nn.Parameter(torch.randn(queries, width, generator=torch.Generator().manual_seed(0)) * 0.02)
-        self.nothing = nn.Parameter(torch.zeros(width))  # an ever-present token: attention over an empty scene is defined
+        self.nothing = nn.Parameter(torch.zeros(width))  # an ever-present token: an empty scene can be attended to
         self.blocks = nn.ModuleList(_CrossAttention(width, heads) for _ in range(layers))
         self.join = nn.Sequential(
             nn.Linear(width * (queries + 6), 2 * context_dim), nn.SiLU(), nn.Linear(2 * context_dim, context_dim)

@@ -24,6 +24,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import importlib
+import inspect
 import sys
 import types
 import xml.etree.ElementTree as ElementTree
@@ -51,7 +52,7 @@ def _import_package() -> Any:
     def tolerant(cls: Any = None, /, **options: Any) -> Any:
         def decorate(target: Any) -> Any:
             if target.__module__.startswith("safety_gymnasium"):
-                for name in target.__dict__.get("__annotations__", {}):
+                for name in inspect.get_annotations(target):
                     default = target.__dict__.get(name)
                     if isinstance(default, np.ndarray):
                         setattr(target, name, dataclasses.field(default_factory=default.copy))

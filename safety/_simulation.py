@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
+
+import safety._patches  # noqa: F401 - first: what follows needs the patched package
+
+# isort: split
 from safety_gymnasium.builder import Builder
 from safety_gymnasium.utils.common_utils import ResamplingError
 
@@ -37,7 +41,7 @@ def check_action(action: Any, space: gymnasium.spaces.Box) -> np.ndarray:
 class NavigationEnv(Builder):
     """A task with a planar agent and objects. `env.unwrapped.task` is Safety-Gymnasium's own task object."""
 
-    metadata = {"render_modes": ["rgb_array", "human", "depth_array"], "render_fps": 30}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array", "human", "depth_array"], "render_fps": 30}
 
     def __init__(
         self,

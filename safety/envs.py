@@ -12,7 +12,7 @@ from typing import Any
 
 import gymnasium
 
-from safety._patches import safety_gymnasium  # first: everything below needs the patched package
+import safety._patches  # noqa: F401 - first: everything below needs the patched package
 
 # isort: split
 from gymnasium.envs.registration import load_env_creator
@@ -21,10 +21,12 @@ from safety_gymnasium.utils.registration import safe_registry
 
 from safety._simulation import NavigationEnv, VelocityEnv, fresh_seed
 from safety.layout import EnvSpec, ObservationLayout
+from safety.tasks.zones import MAX_STEPS, ZoneTask
 from safety.truth import radii_of
 
 __all__ = ["available_ids", "make", "make_vector", "spec", "unavailable_ids"]
 
+ZONE_IDS = {"SafetyPointZones1-v0": "Point", "SafetyCarZones1-v0": "Car"}
 RENDER_MODES = (None, "rgb_array", "human", "depth_array")
 
 
@@ -42,7 +44,7 @@ def _reasons() -> dict[str, str]:
 @functools.cache
 def available_ids() -> tuple[str, ...]:
     """Every environment id that `make` accepts, sorted."""
-    return tuple(sorted({env_id for env_id in safe_registry if env_id not in _reasons()}))
+    return tuple(sorted({*ZONE_IDS, *safe_registry}.difference(_reasons())))
 
 
 def unavailable_ids() -> dict[str, str]:
@@ -79,6 +81,17 @@ def make(env_id: str, *, seed: int | None = None, render_mode: str | None = None
     if render_mode not in RENDER_MODES:
         raise ValueError(f"render_mode must be one of {RENDER_MODES}, got {render_mode!r}")
     entry = gymnasium_registry[env_id]
+    if env_id in ZONE_IDS:
+        zones = NavigationEnv(
+            env_id,
+            {"agent_name": ZONE_IDS[env_id]},
+            task_class=ZoneTask,
+            max_steps=MAX_STEPS,
+            seed=seed,
+            render_mode=render_mode,
+        )
+        zones.spec = entry
+        return zones
     max_steps = int(entry.max_episode_steps or 1000)
     if "config" in entry.kwargs:
         env: gymnasium.Env = NavigationEnv(**entry.kwargs, max_steps=max_steps, seed=seed, render_mode=render_mode)
@@ -157,3 +170,8 @@ def make_vector(
     factories = [_factory(env_id, first + index, render_mode) for index in range(num_envs)]
     vector: Any = gymnasium.vector.AsyncVectorEnv if workers else gymnasium.vector.SyncVectorEnv
     return vector(factories)  # type: ignore[no-any-return]
+
+
+for _env_id in ZONE_IDS:  # so that gymnasium.make knows them too, once this module is imported
+    if _env_id not in gymnasium_registry:
+        gymnasium.register(id=_env_id, entry_point="safety.envs:make", kwargs={"env_id": _env_id})

@@ -44,31 +44,33 @@ def nearest_to_origin(rows: torch.Tensor, bounds: torch.Tensor, tol: float) -> P
 
 
 def _clip(rows: torch.Tensor, bounds: torch.Tensor, slack: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    base = bounds < 0  # [B, m] rows whose line may carry the answer
-    depth = torch.where(base, bounds, 0.0)  # [B, i]
-    ax, ay = rows[..., 0], rows[..., 1]
-    # On line i: depth_i * a_i + t * d_i with d_i = a_i turned by a quarter.
-    slope = ay[:, None, :] * ax[:, :, None] - ax[:, None, :] * ay[:, :, None]  # [B, i, j] = a_j . d_i
-    along = ax[:, None, :] * ax[:, :, None] + ay[:, None, :] * ay[:, :, None]  # [B, i, j] = a_j . a_i
-    room = bounds[:, None, :] - along * depth[:, :, None]  # how far row j still is at the foot point of line i
-    loose = slack + ROUNDING * (1.0 + depth.abs()[:, :, None])
+    # Only lines of violated rows can carry the answer: work on the P pairs (point, violated row), not on all B * m.
+    point, line = (bounds < 0).nonzero().unbind(-1)
+    batch, inf = len(bounds), torch.inf
+    normal, depth = rows[point, line], bounds[point, line]  # [P, 2], [P]: the line is depth * normal + t * turned
+    others, limits = rows[point], bounds[point]  # [P, m, 2], [P, m]
+    turned = torch.stack([-normal[:, 1], normal[:, 0]], -1)
+    frame = torch.stack([normal, turned], -1)  # [P, 2, 2]
+    along, slope = (others @ frame).unbind(-1)  # a_j . a_i and a_j . d_i, both [P, m]
+    room = limits - along * depth[:, None]  # how far row j still is at the foot point of the line
+    loose = slack + ROUNDING * (1.0 - depth[:, None])
     parallel = slope.abs() <= PARALLEL
     cut = (room + loose) / torch.where(parallel, 1.0, slope)
-    inf = torch.inf
-    high, high_row = torch.where((slope > 0) & ~parallel, cut, inf).min(-1)
-    low, low_row = torch.where((slope < 0) & ~parallel, cut, -inf).max(-1)
+    high, high_row = torch.where(slope > PARALLEL, cut, inf).min(-1)
+    low, low_row = torch.where(slope < -PARALLEL, cut, -inf).max(-1)
     blocked = (parallel & (room < -loose)).any(-1)  # a parallel row excludes the whole line
-    t = torch.minimum(torch.maximum(torch.zeros_like(low), low), high)
-    square = torch.where(base & ~blocked & (low <= high), depth.square() + t.square(), inf)
-    best, line = square.min(-1)
-    chosen = line[:, None]
-
-    def at(values: torch.Tensor) -> torch.Tensor:
-        return values.gather(1, chosen)[:, 0]
-
+    t = low.clamp_min(0.0).minimum(high)
+    square = torch.where(~blocked & (low <= high), depth.square() + t.square(), inf)
+    best = square.new_full((batch,), inf).scatter_reduce(0, point, square, "amin")
     ok = best < inf
-    step, deep, nx, ny = at(t), at(depth), at(ax), at(ay)
-    y = torch.stack([deep * nx - step * ny, deep * ny + step * nx], -1)
-    second = torch.where(step > 0, at(low_row), torch.where(step < 0, at(high_row), -1))
-    active = torch.stack([line, second], -1)
+    # The first pair of each point that reaches its minimum.
+    index = torch.arange(len(point), device=rows.device)
+    reached = (square == best[point]) & ok[point]
+    first = torch.where(reached, index, len(point))
+    chosen = torch.full((batch,), len(point), device=rows.device).scatter_reduce(0, point, first, "amin")
+    chosen = torch.where(ok, chosen, 0)
+    y = depth[chosen, None] * normal[chosen] + t[chosen, None] * turned[chosen]
+    step = t[chosen]
+    second = torch.where(step > 0, low_row[chosen], torch.where(step < 0, high_row[chosen], -1))
+    active = torch.stack([line[chosen], second], -1)
     return torch.where(ok[:, None], y, 0.0), ok, torch.where(ok[:, None], active, -1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import daqp
 import numpy as np
 import torch
-from scipy.optimize import linprog
+from scipy.optimize import linprog, nnls
 
 from safety.projection.planar import nearest_to_origin
 from safety.projection.problem import Status
@@ -45,6 +45,8 @@ def _solve(
             none[keep] = info["lam"] > 0
             return y, int(Status.SOLVED), none
         # DAQP says no: believe it only where something exact agrees.
+        if slack == 0.0 and _excluded(kept_rows, kept_bounds, tol):
+            return linear, int(Status.INFEASIBLE), none
         if len(linear) == 2:
             planar = nearest_to_origin(torch.from_numpy(kept_rows[None]), torch.from_numpy(kept_bounds[None]), tol)
             if not bool(planar.found[0]):
@@ -56,6 +58,24 @@ def _solve(
         if slack == 0.0 and not _feasible(kept_rows, kept_bounds, tol):
             return linear, int(Status.INFEASIBLE), none
     return linear, int(Status.FAILED), none
+
+
+def _excluded(rows: np.ndarray, bounds: np.ndarray, tol: float) -> bool:
+    """Whether a Farkas certificate shows that no y has rows y <= bounds + tol: u >= 0, u rows = 0, u bounds = -1.
+
+    Least squares with u >= 0 finds one if there is one (C. Lawson, R. Hanson, Solving Least Squares Problems, 1974,
+    ch. 23), in a fraction of a linear programme's time.
+    """
+    try:
+        u, _ = nnls(np.vstack([rows.T, bounds]), np.concatenate([np.zeros(rows.shape[1]), [-1.0]]))
+    except RuntimeError:  # iteration limit: no certificate
+        return False
+    value = float(bounds @ u)
+    if value >= 0:
+        return False
+    u = u / -value
+    # A point within tol of all rows would need |u rows| |y| >= 1 - tol sum(u): it would be farther than 5e9 m away.
+    return bool(tol * u.sum() < 0.5 and np.linalg.norm(u @ rows) < 1e-10)
 
 
 def _feasible(rows: np.ndarray, bounds: np.ndarray, tol: float) -> bool:

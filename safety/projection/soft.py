@@ -39,10 +39,10 @@ def project_soft(
     First all rows are taken as hard; where that has an answer it is the answer, with no slack, whatever the penalty.
     Only elsewhere are soft rows relaxed:
     min sum_i w_i (z_i - x_i)^2 / 2 + sum_j (penalty s_j + s_j^2 / 2)  s.t.  A_hard z <= b_hard, A_soft z <= b_soft + s,
-    s >= 0. Hard rows stay rows of that problem, so no slack ever displaces one. Where (z', s') has the least total slack
-    possible, the answer's total slack exceeds it by at most (|z' - x|^2_w + |s'|^2) / (2 penalty), in practice mostly
-    by nothing; the quadratic term shares slack among rows and makes the answer unique (exact penalties: J. Nocedal,
-    S. Wright, Numerical Optimization, 2006, ch. 17.2). Completing the square makes this a projection too, of
+    s >= 0. Hard rows stay rows of that problem, so no slack ever displaces one. Where (z', s') has the least total
+    slack possible, the answer's total slack exceeds it by at most (|z' - x|^2_w + |s'|^2) / (2 penalty), in practice
+    mostly by nothing; the quadratic term shares slack among rows and makes the answer unique (exact penalties: J.
+    Nocedal, S. Wright, Numerical Optimization, 2006, ch. 17.2). Completing the square makes this a projection too, of
     (x, -penalty), so it has the same solvers, statuses and gradients.
 
     x: [..., n]; A_hard: [..., m, n], b_hard: [..., m]; A_soft: [..., k, n], b_soft: [..., k]; any of m, k may be 0.

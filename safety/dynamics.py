@@ -34,7 +34,7 @@ def _lag_matrices(decay: float, steps: int) -> tuple[NDArray[np.float64], NDArra
 
 def _namespace(array: Array) -> tuple[Any, Any]:
     """The array library of `array` and a function that makes a constant of its dtype and device."""
-    if isinstance(array, np.ndarray):
+    if isinstance(array, (np.ndarray, np.generic)):
         return np, lambda constant: constant.astype(array.dtype, copy=False)
     import torch
 

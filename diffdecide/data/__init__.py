@@ -8,5 +8,6 @@ Import the modules themselves; nothing is imported here, so that `import diffdec
 - `diffdecide.data.normalize`: `Normalizer`
 - `diffdecide.data.returns`: returns- and costs-to-go
 - `diffdecide.data.ego_motion`: poses from the agent's own sensors
+- `diffdecide.data.step_features`, `diffdecide.data.window_rows`: the parts of a window
 - `diffdecide.data.windows`: `WindowConfig`, `WindowStatistics`, `WindowDataset`
 """

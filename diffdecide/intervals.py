@@ -79,17 +79,3 @@ def paired_difference(
     if left.shape != right.shape:
         raise ValueError(f"paired samples must have one shape, got {left.shape} and {right.shape}")
     return bootstrap_mean(left - right, confidence=confidence, seed=seed)
-
-
-def tail_mean(values: Sequence[float] | np.ndarray, share: float = 0.1) -> float:
-    """CVaR: the mean of the largest `share` of `values` [N] (Rockafellar and Uryasev 2000, discrete form).
-
-    Where `share * N` is no whole number, the boundary value counts with the fraction that is left.
-    """
-    sample = np.sort(np.asarray(values, dtype=np.float64))[::-1]
-    if sample.size == 0:
-        raise ValueError("tail_mean needs at least one value")
-    if not 0 < share <= 1:
-        raise ValueError(f"share must lie in (0, 1], got {share}")
-    weights = np.clip(share * sample.size - np.arange(sample.size), 0.0, 1.0)
-    return float(weights @ sample / weights.sum())

@@ -10,9 +10,9 @@ import numpy as np
 
 if TYPE_CHECKING:
     import gymnasium
-    from safety.tasks.spec import TaskSpec
 
     from safety.layout import EnvSpec
+    from safety.tasks.spec import TaskSpec
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from diffdecide.files import read_json, write_json
-from diffdecide.intervals import Interval, bootstrap_mean, paired_difference, tail_mean
+from diffdecide.intervals import Interval, bootstrap_mean, paired_difference
+from safety.costs import cvar
 
 _TIMES = ("plan_ms", "filter_ms", "control_ms")
 
@@ -112,7 +113,7 @@ class EvaluationResult:
         cost = self.column("cost")
         table["cost"] |= {
             "max": float(cost.max()),
-            "cvar_0.1": tail_mean(cost, 0.1),
+            "cvar_0.1": float(cvar(cost, 0.1)),
             "limit": self.cost_limit,
             "share_within_limit": float(np.mean(cost <= self.cost_limit)),
         }

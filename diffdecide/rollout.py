@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +14,10 @@ from diffdecide.records import EpisodeRecord
 
 if TYPE_CHECKING:
     import gymnasium
-    from safety.tasks.spec import TaskSpec
 
     from safety.layout import EnvSpec
     from safety.scene import Scene
+    from safety.tasks.spec import TaskSpec, Verdict
 
 STUCK_SPEED = 0.05  # m/s
 
@@ -41,7 +41,7 @@ class Step:
     cost: float
     info: Mapping[str, Any]
     scene: Scene | None  # ground truth after the action; None for tasks without objects
-    current: int  # index of the current sub-goal, 0 without a task
+    current: int  # index of the current sub-goal, their number when all are done; 0 without a task
     inside: frozenset[str]  # zones that the agent stands in
 
 
@@ -81,57 +81,81 @@ def rollout(
 
         judge = TaskJudge(episode.task)
 
-    total, total_cost, cost = 0.0, 0.0, 0.0
-    length = interventions = infeasible = slow = judged = 0
-    goal_met = False
-    times: dict[str, list[float]] = {"plan_ms": [], "filter_ms": [], "control_ms": []}
-    verdict = None
+    tally = _Tally()
+    verdict: Verdict | None = None
+    cost = 0.0
     limit = spec.max_steps if max_steps is None else min(max_steps, spec.max_steps)
-    while length < limit:
-        seen = np.array(observation, copy=True)
+    for index in range(limit):
         started = time.perf_counter()
-        action = policy.act(seen, cost if observe_cost else None)
-        times["control_ms"].append(1e3 * (time.perf_counter() - started))
-        value = _checked(action, spec, length)
+        action = policy.act(np.array(observation, copy=True), cost if observe_cost else None)
+        tally.times["control_ms"].append(1e3 * (time.perf_counter() - started))
         before = observation
-        observation, reward, terminated, truncated, info = env.step(value)
-        length += 1
+        observation, reward, terminated, truncated, info = env.step(_checked(action, spec, index))
         cost = float(info["cost"])
-        total += float(reward)
-        total_cost += cost
-        goal_met |= bool(info.get("goal_met", False))
-        interventions += bool(action.report.get("intervened", False))
-        infeasible += bool(action.report.get("infeasible", False))
-        for name in ("plan_ms", "filter_ms"):
-            if action.report.get(name) is not None:
-                times[name].append(float(action.report[name]))
-        scene = _scene(env)
-        inside = frozenset(_inside(info))
-        current = 0 if verdict is None else verdict.current
+        scene, inside = _scene(env), frozenset(_inside(info))
+        tally.add(action, float(reward), cost, goal_met=bool(info.get("goal_met", False)))
         if scene is not None:
-            judged += 1
-            slow += _is_stuck(scene, episode.task, current)
+            tally.watch(_is_stuck(scene, episode.task, 0 if verdict is None else verdict.current))
         if judge is not None:
             verdict = judge.update(set(inside))
         if on_step is not None:
-            now = current if verdict is None else verdict.current
-            on_step(Step(length - 1, before, action, float(reward), cost, info, scene, now, inside))
+            on_step(Step(index, before, action, float(reward), cost, info, scene, _progress(episode, verdict), inside))
         if terminated or truncated or (verdict is not None and (verdict.succeeded or verdict.failed)):
             break
     if verdict is not None:
         details["reason"] = verdict.reason
-    return EpisodeRecord(
-        seed=seed,
-        return_=total,
-        cost=total_cost,
-        length=length,
-        success=_success(spec, judge is not None, verdict, goal_met),
-        interventions=interventions,
-        infeasible=infeasible,
-        stuck=slow / judged if judged else None,
-        **{name: float(np.mean(values)) if values else None for name, values in times.items()},
-        details=details,
-    )
+    return tally.record(seed, _success(spec, verdict, goal_met=tally.goal_met), details)
+
+
+@dataclass
+class _Tally:
+    """Sums of a running episode."""
+
+    returned: float = 0.0
+    cost: float = 0.0
+    length: int = 0
+    interventions: int = 0
+    infeasible: int = 0
+    goal_met: bool = False
+    watched: int = 0
+    slow: int = 0
+    times: dict[str, list[float]] = field(default_factory=lambda: {"plan_ms": [], "filter_ms": [], "control_ms": []})
+
+    def add(self, action: Action, reward: float, cost: float, *, goal_met: bool) -> None:
+        self.returned += reward
+        self.cost += cost
+        self.length += 1
+        self.goal_met |= goal_met
+        self.interventions += bool(action.report.get("intervened", False))
+        self.infeasible += bool(action.report.get("infeasible", False))
+        for name in ("plan_ms", "filter_ms"):
+            if action.report.get(name) is not None:
+                self.times[name].append(float(action.report[name]))
+
+    def watch(self, stuck: bool) -> None:
+        self.watched += 1
+        self.slow += stuck
+
+    def record(self, seed: int, success: bool | None, details: Mapping[str, Any]) -> EpisodeRecord:
+        means = {name: float(np.mean(values)) if values else None for name, values in self.times.items()}
+        return EpisodeRecord(
+            seed=seed,
+            return_=self.returned,
+            cost=self.cost,
+            length=self.length,
+            success=success,
+            interventions=self.interventions,
+            infeasible=self.infeasible,
+            stuck=self.slow / self.watched if self.watched else None,
+            details=details,
+            **means,
+        )
+
+
+def _progress(episode: EpisodeTask, verdict: Verdict | None) -> int:
+    if verdict is None or episode.task is None:
+        return 0
+    return len(episode.task.targets) if verdict.succeeded else verdict.current
 
 
 def _prepare(env: gymnasium.Env, policy: Policy, episode: EpisodeTask) -> dict[str, Any]:
@@ -139,12 +163,12 @@ def _prepare(env: gymnasium.Env, policy: Policy, episode: EpisodeTask) -> dict[s
     if isinstance(policy, PrivilegedPolicy):
         policy.bind(env)
     if episode.task is not None:
-        details["task"] = episode.task.to_json()
+        details["task"] = episode.task.to_dict()
     if episode.prompt is not None:
         details["prompt"] = episode.prompt
     if episode.prompt is not None and isinstance(policy, InstructedPolicy):
         understood = policy.instruct(episode.prompt)
-        details["understood"] = understood.to_json() if hasattr(understood, "to_json") else str(understood)
+        details["understood"] = understood.to_dict() if hasattr(understood, "to_dict") else str(understood)
     elif episode.task is not None and isinstance(policy, TaskPolicy):
         policy.assign(episode.task)
     return details
@@ -186,10 +210,8 @@ def _is_stuck(scene: Scene, task: TaskSpec | None, current: int) -> bool:
     return bool(np.all(distance > scene.radii[targets]))
 
 
-def _success(spec: EnvSpec, judged: bool, verdict: Any, goal_met: bool) -> bool | None:
-    if judged:
-        return verdict is not None and bool(verdict.succeeded)
-    if goal_met:
-        return True
+def _success(spec: EnvSpec, verdict: Verdict | None, *, goal_met: bool) -> bool | None:
+    if verdict is not None:
+        return verdict.succeeded
     has_goal = spec.layout is not None and "goal_lidar" in spec.layout
-    return False if has_goal else None
+    return goal_met if has_goal or goal_met else None

@@ -14,22 +14,71 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SPACING = 0.02  # m, distance of neighbouring cells on a curve
+SPACING = 0.03  # m, first distance of neighbouring cells on a curve
+FINEST = 2e-3  # m, cells are not split below this length
 MAX_CELLS = 48
-SUPPORT = 4.0  # how much more likely a cell becomes with each otherwise unexplained reading it explains
+SUPPORT = 3.0  # how much likelier a cell becomes with each reading it explains that nothing known does
 
 
-def _curve(low: float, high: float, distance: float, width: float) -> np.ndarray:
-    """Cells between two sub-bin fractions, ends included, about `SPACING` apart on the ground."""
-    length = (high - low) * width * distance
-    if length < 1e-3:
-        return np.array([0.5 * (low + high)])
-    return np.linspace(low, high, int(min(MAX_CELLS, 2 + length / SPACING)))
+@dataclass(frozen=True)
+class Curves:
+    """Cells on curves in one body frame: an object in bin `base` at sub-bin fraction `share` +- `half`.
+
+    Attributes:
+        value: the reading that every cell explains.
+        base: [M] bin of the object.
+        shadow: [M] 0: the reading is the object's own; 1, -1: the shadow it casts on the bin after, before.
+        share: [M] the sub-bin fraction that the reading depends on: alias for 0 and 1, 1 - alias for -1.
+        half: [M] half the length of the cell, in `share`.
+        weight: [M] area per unit of reading, m^2, not normalised.
+    """
+
+    value: float
+    base: np.ndarray
+    shadow: np.ndarray
+    share: np.ndarray
+    half: np.ndarray
+    weight: np.ndarray
+
+    def take(self, alive: np.ndarray) -> Curves:
+        """The cells where the mask [M] is True."""
+        return Curves(
+            self.value, self.base[alive], self.shadow[alive], self.share[alive], self.half[alive], self.weight[alive]
+        )
+
+    def split(self, wide: np.ndarray) -> Curves:
+        """Halve the cells where the mask [M] is True."""
+        keep = ~wide
+        quarter = 0.5 * self.half[wide]
+
+        def join(values: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+            return np.concatenate([values[keep], low, high])
+
+        share, weight = self.share[wide], 0.5 * self.weight[wide]
+        return Curves(
+            self.value,
+            join(self.base, self.base[wide], self.base[wide]),
+            join(self.shadow, self.shadow[wide], self.shadow[wide]),
+            join(self.share, share - quarter, share + quarter),
+            join(self.half, quarter, quarter),
+            join(self.weight, weight, weight),
+        )
+
+    def place(self, max_dist: float, bins: int) -> tuple[np.ndarray, np.ndarray]:
+        """Body-frame positions [M, 2] and half lengths [M] of the cells, m."""
+        width = 2.0 * math.pi / bins
+        cast = self.shadow != 0
+        closeness = np.where(cast, self.value / np.maximum(self.share, 1e-6), self.value)
+        distance = max_dist * (1.0 - closeness)
+        bearing = (self.base + np.where(self.shadow < 0, 1.0 - self.share, self.share)) * width
+        slope = np.where(cast, max_dist * closeness / np.maximum(self.share, 1e-6), 0.0)
+        length = self.half * np.hypot(distance * width, slope)
+        return np.stack([distance * np.cos(bearing), distance * np.sin(bearing)], axis=1), length
 
 
 def candidate_cells(
     values: Sequence[float], index: int, max_dist: float, unexplained: Sequence[bool]
-) -> tuple[np.ndarray, np.ndarray, float]:
+) -> Curves | None:
     """Cells that explain `values[index]` and contradict nothing else in the ring.
 
     Args:
@@ -40,60 +89,57 @@ def candidate_cells(
             than two objects, so the end of a curve that does so weighs `SUPPORT` times the whole curve.
 
     Returns:
-        Body-frame positions [M, 2] in m, weights [M] (m^2 per reading, not normalised), and the largest distance
-        between neighbouring cells in m. M is 0 where no single object can have produced the reading.
+        The cells, or None where no single object can have produced the reading.
     """
     bins = len(values)
     width = 2.0 * math.pi / bins
     value = values[index]
     before, after = values[index - 1], values[(index + 1) % bins]
-    turns: list[np.ndarray] = []
-    closeness: list[np.ndarray] = []
-    weights: list[np.ndarray] = []
-    spacing = 0.0
+    rows: list[tuple[int, int, float, float, float]] = []
 
     def add(low: float, high: float, base: int, shadow: int, at_low: bool, at_high: bool) -> None:
-        """One curve; `shadow` 0: own bin, 1: shadow cast on the bin after, -1: on the bin before.
-
-        `at_low`, `at_high`: the end explains a second reading.
-        """
-        nonlocal spacing
-        cells = _curve(low, high, max_dist * (1.0 - value), width)
-        near = np.full_like(cells, value) if shadow == 0 else value / cells
-        reach = max_dist * (1.0 - near)
-        share = (high - low) / len(cells)
-        turns.append(base + (1.0 - cells if shadow < 0 else cells))
-        closeness.append(near)
-        weight = reach * width * share * max_dist / (1.0 if shadow == 0 else cells)
-        bonus = SUPPORT * float(weight.sum())
+        """One curve between two shares; `at_low`, `at_high`: that end explains a second reading."""
+        middle = 0.5 * (low + high)
+        closeness = value / middle if shadow else value
+        reach = max_dist * (1.0 - closeness)
+        slope = max_dist * closeness / middle if shadow else 0.0
+        length = (high - low) * math.hypot(reach * width, slope)
+        count = int(min(MAX_CELLS // 2, 1 + length / SPACING))
+        half = 0.5 * (high - low) / count
+        total = 0.0
+        for step in range(count):
+            share = low + (2 * step + 1) * half
+            scale = share if shadow else 1.0
+            weight = max_dist * (1.0 - value / scale) * width * 2.0 * half * max_dist / scale
+            weight = max(weight, 1e-12)
+            total += weight
+            rows.append((base, shadow, share, half, weight))
         if at_low:
-            weight[0] += bonus
+            rows.append((base, shadow, low, 0.0, SUPPORT * total))
         if at_high:
-            weight[-1] += bonus
-        weights.append(weight)
-        ends = np.hypot(np.diff(reach), reach[1:] * width * share)
-        spacing = max(spacing, float(ends.max()) if len(ends) else float(reach[0] * width * share))
+            rows.append((base, shadow, high, 0.0, SUPPORT * total))
 
     low, high = max(0.0, 1.0 - before / value), min(1.0, after / value)
     if low <= high + 1e-5:
-        add(low, max(low, high), index, 0, before > 0 and unexplained[index - 1], unexplained[(index + 1) % bins])
-    if before > value:
-        least = value / before
-        low = max(least, value / (value + values[index - 2]))
-        if low < 1.0:
-            add(low, 1.0, index - 1, 1, low > least and unexplained[index - 2], False)
-    if after > value:
-        beyond = values[(index + 2) % bins]
-        least = value / after
-        low = max(least, value / (value + beyond))
-        if low < 1.0:
-            add(low, 1.0, index + 1, -1, low > least and unexplained[(index + 2) % bins], False)
-    if not turns:
-        return np.zeros((0, 2)), np.zeros(0), 0.0
-    bearing = np.concatenate(turns) * width
-    distance = max_dist * (1.0 - np.concatenate(closeness))
-    cells = np.stack([distance * np.cos(bearing), distance * np.sin(bearing)], axis=1)
-    return cells, np.concatenate(weights), spacing
+        add(
+            min(low, high),
+            high,
+            index,
+            0,
+            before < value and unexplained[index - 1],
+            after < value and unexplained[(index + 1) % bins],
+        )
+    for side, shadow in ((-1, 1), (1, -1)):
+        nearer, beyond = values[(index + side) % bins], values[(index + 2 * side) % bins]
+        if nearer > value:
+            least = value / nearer
+            low = max(least, value / (value + beyond))
+            if low < 1.0:
+                add(low, 1.0, index + side, shadow, low > least and unexplained[(index + 2 * side) % bins], False)
+    if not rows:
+        return None
+    table = np.array(rows)
+    return Curves(value, table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, 4])
 
 
 @dataclass(frozen=True)
@@ -130,22 +176,39 @@ class Origin:
 
 
 class HypothesisSet:
-    """Weighted cells [M, 2] in the odometric frame of which exactly one is near a static object."""
+    """Weighted cells, placed in the odometric frame, of which at most one holds a static object."""
 
-    __slots__ = ("age", "mean", "origin", "points", "sigma", "spacing", "weights")
+    __slots__ = ("_bins", "_max_dist", "age", "curves", "mean", "origin", "points", "sigma", "spacing", "weights")
 
-    def __init__(self, points: np.ndarray, weights: np.ndarray, spacing: float, origin: Origin) -> None:
-        self.origin = origin
-        self.points = points
-        self.weights = weights / weights.sum()
-        self.spacing = spacing
+    def __init__(self, curves: Curves, origin: Origin, max_dist: float, bins: int) -> None:
+        self.origin, self.curves = origin, curves
+        self._max_dist, self._bins = max_dist, bins
         self.age = 0
+        self._place()
+
+    def _place(self) -> None:
+        body, self.spacing = self.curves.place(self._max_dist, self._bins)
+        origin = self.origin
+        self.points = np.empty_like(body)
+        self.points[:, 0] = origin.x + origin.cos * body[:, 0] - origin.sin * body[:, 1]
+        self.points[:, 1] = origin.y + origin.sin * body[:, 0] + origin.cos * body[:, 1]
         self._summarise()
 
     def _summarise(self) -> None:
+        weight = self.curves.weight
+        self.weights = weight / weight.sum()
         self.mean = self.weights @ self.points
         spread = self.points - self.mean
-        self.sigma = math.sqrt(float(self.weights @ (spread * spread).sum(axis=1)))
+        inner = self.spacing * self.spacing / 3.0
+        self.sigma = math.sqrt(float(self.weights @ ((spread * spread).sum(axis=1) + inner)))
+
+    def covariance(self) -> tuple[float, float, float]:
+        """Covariance (xx, xy, yy) of the cells, their own length included, m^2."""
+        spread = self.points - self.mean
+        inner = float(self.weights @ (self.spacing * self.spacing)) / 6.0 + 5e-7
+        xx, yy = self.weights @ (spread * spread)
+        xy = self.weights @ (spread[:, 0] * spread[:, 1])
+        return float(xx) + inner, float(xy), float(yy) + inner
 
     def drop_near(self, x: float, y: float, radius: float) -> bool:
         """Remove cells within `radius` [m] of an object that is already known; False if none is left."""
@@ -153,21 +216,22 @@ class HypothesisSet:
         return self._keep((delta * delta).sum(axis=1) > radius * radius)
 
     def _keep(self, alive: np.ndarray) -> bool:
-        total = float(self.weights[alive].sum()) if alive.any() else 0.0
-        if total <= 0.0:
+        if not alive.any():
             return False
         if not alive.all():
-            self.points, self.weights = self.points[alive], self.weights[alive] / total
+            self.curves, self.points, self.spacing = self.curves.take(alive), self.points[alive], self.spacing[alive]
             self._summarise()
         return True
 
+    def _split(self) -> None:
+        """Where few cells are left, look closer."""
+        wide = self.spacing > FINEST
+        if wide.any() and len(wide) + int(wide.sum()) <= MAX_CELLS:
+            self.curves = self.curves.split(wide)
+            self._place()
+
     def update(
-        self,
-        ring: np.ndarray,
-        unexplained: np.ndarray,
-        pose: tuple[float, float, float, float],
-        max_dist: float,
-        slack: float,
+        self, ring: np.ndarray, unexplained: np.ndarray, pose: tuple[float, float, float, float], slack: float
     ) -> np.ndarray | None:
         """Remove the cells that a new ring contradicts, favour those that explain what nothing else does.
 
@@ -175,13 +239,13 @@ class HypothesisSet:
             ring: readings [bins].
             unexplained: bool [bins], readings that no known object explains.
             pose: x, y, cos(yaw), sin(yaw) of the agent in the odometric frame.
-            max_dist: m.
             slack: odometric uncertainty, m.
 
         Returns:
             bool [bins]: unexplained readings that some living cell explains; None where no cell is left.
         """
-        bins = len(ring)
+        self._split()
+        bins, max_dist = self._bins, self._max_dist
         scale = bins / (2.0 * math.pi)
         x, y, cos, sin = pose
         delta = self.points - (x, y)
@@ -191,7 +255,7 @@ class HypothesisSet:
         turn = (np.arctan2(left, forward) * scale) % bins
         index = turn.astype(np.int64) % bins
         alias = turn - np.floor(turn)
-        half = 0.6 * self.spacing + slack
+        half = 1.1 * self.spacing + slack
         blur = np.minimum(half * scale / np.maximum(distance, 1e-3), 1.0)
         closeness = 1.0 - distance / max_dist
         radial = half / max_dist
@@ -199,26 +263,22 @@ class HypothesisSet:
         shares = np.stack([np.ones_like(alias), alias, 1.0 - alias])
         where = np.stack([index, (index + 1) % bins, index - 1])
         # A cell near the edge of a bin may stand for an object across it: its own bin then only gets the shadow.
-        edge = np.minimum(alias, 1.0 - alias)
-        floor_share = np.maximum(shares - blur, 0.0)
-        floor_share[0] = np.where(edge < blur, 1.0 - blur, 1.0)
+        least = np.maximum(shares - blur, 0.0)
+        least[0] = np.where(np.minimum(alias, 1.0 - alias) < blur, 1.0 - blur, 1.0)
         seen = ring[where]
-        alive = (seen >= floor_share * low).all(axis=0)
+        alive = (seen >= least * low).all(axis=0)
         if not self._keep(alive):
             return None
         seen, where, shares = seen[:, alive], where[:, alive], shares[:, alive]
-        closeness, blur = closeness[alive], blur[alive]
-        open_readings = unexplained[where]
-        explains = open_readings & (np.abs(seen - shares * closeness) <= radial + blur * closeness * (shares < 1.0))
-        if explains.any():
-            support = explains.sum(axis=0)
-            if support.min() != support.max():
-                self.weights = self.weights * SUPPORT**support
-                self.weights /= self.weights.sum()
-                self._summarise()
-            covered = np.zeros(bins, dtype=bool)
-            covered[where[explains]] = True
-        else:
-            covered = np.zeros(bins, dtype=bool)
+        tolerance = radial[alive] + blur[alive] * closeness[alive] * (shares < 1.0)
+        explains = unexplained[where] & (np.abs(seen - shares * closeness[alive]) <= tolerance)
+        covered = np.zeros(bins, dtype=bool)
+        covered[where[explains]] = True
+        support = explains.sum(axis=0)
+        if support.min() != support.max():
+            curves = self.curves
+            weight = curves.weight * SUPPORT ** (support - support.max())
+            self.curves = Curves(curves.value, curves.base, curves.shadow, curves.share, curves.half, weight)
+            self._summarise()
         self.age += 1
         return covered

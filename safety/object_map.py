@@ -15,6 +15,8 @@ from safety.lidar import exact_detections
 TWO_PI = 2.0 * math.pi
 EXACT_SIGMA = 1e-3  # m, what an exact detection is trusted to: tilt of the body and odometry, not the lidar
 LANDMARK_VAR = 0.02**2  # m^2, objects known worse than this say nothing about the pose
+CERTAIN_VAR = 0.004**2  # m^2, below this and after so many readings that fit, a supposed object is one
+CERTAIN_READINGS = 8
 MIN_READING = 1e-3  # readings below are left unexplained: they are beyond 99.9 % of the range
 
 
@@ -39,7 +41,7 @@ class MapConfig:
     drift: float = 1e-4
     patience: int = 2
     separation: float = 0.1
-    resolve_sigma: float = 0.012
+    resolve_sigma: float = 0.004
     forget_sigma: float = 0.6
 
     def __post_init__(self) -> None:
@@ -53,15 +55,49 @@ class MapConfig:
 
 
 class Track:
-    """One object: position and velocity (odometric frame), variance, and how often it was seen or contradicted."""
+    """One object: position and velocity (odometric frame), covariance, and how often it was seen or contradicted."""
 
-    __slots__ = ("against", "hits", "origin", "seen", "var", "vx", "vy", "x", "y")
+    __slots__ = ("against", "exact", "hits", "origin", "pxx", "pxy", "pyy", "seen", "var", "vx", "vy", "x", "y")
 
-    def __init__(self, x: float, y: float, var: float, origin: Origin | None = None) -> None:
+    def __init__(self, x: float, y: float, cov: tuple[float, float, float], origin: Origin | None = None) -> None:
         self.origin = origin  # set while the object is only supposed
-        self.x, self.y, self.var = x, y, var
+        self.x, self.y = x, y
+        self.pxx, self.pxy, self.pyy = cov
+        self.var = self.pxx + self.pyy  # m^2
         self.vx = self.vy = 0.0
-        self.hits, self.against, self.seen = 1, 0, True
+        self.hits, self.against, self.seen, self.exact = 1, 0, True, 0
+
+    def grow(self, var: float) -> None:
+        """Add `var` [m^2] of uncertainty, equally in all directions."""
+        self.pxx += 0.5 * var
+        self.pyy += 0.5 * var
+        self.var += var
+
+    def pin(self) -> None:
+        """The position is known as well as it can be."""
+        self.pxx = self.pyy = 0.5 * EXACT_SIGMA**2
+        self.pxy = 0.0
+        self.var = EXACT_SIGMA**2
+
+    def absorb(self, residual: float, hx: float, hy: float, noise_var: float, gate: float) -> bool:
+        """Kalman update by one scalar reading with gradient (hx, hy); False where it lies outside `gate` sigma."""
+        gx = self.pxx * hx + self.pxy * hy
+        gy = self.pxy * hx + self.pyy * hy
+        total = hx * gx + hy * gy + noise_var
+        if residual * residual > gate * gate * total:
+            return False
+        kx, ky = gx / total, gy / total
+        self.x += kx * residual
+        self.y += ky * residual
+        self.pxx -= kx * gx
+        self.pxy -= kx * gy
+        self.pyy -= ky * gy
+        self.var = self.pxx + self.pyy
+        return True
+
+
+def _uncertainty(track: Track) -> float:
+    return track.var
 
 
 class ObjectMap:
@@ -138,9 +174,9 @@ class ObjectMap:
         grow = config.drift * config.drift + slack * slack * 0.01
         for track in self.tracks:
             if not track.seen:
-                track.var += grow
+                track.grow(grow)
                 if config.moves == "always":  # it may turn: the spread of the prediction grows with its speed
-                    track.var += (0.3 * self.dt * math.hypot(track.vx, track.vy)) ** 2 + (0.05 * self.dt) ** 2
+                    track.grow((0.3 * self.dt * math.hypot(track.vx, track.vy)) ** 2 + (0.05 * self.dt) ** 2)
         if config.moves != "no":
             self.tracks = [track for track in self.tracks if track.seen or track.var < config.forget_sigma**2]
 
@@ -155,7 +191,7 @@ class ObjectMap:
             if self.config.single:
                 self.tracks = []
             self._explain_away(px, py)
-            self.tracks.append(Track(px, py, EXACT_SIGMA**2))
+            self.tracks.append(Track(px, py, (0.5 * EXACT_SIGMA**2, 0.0, 0.5 * EXACT_SIGMA**2)))
             return
         if track.origin is not None:
             track.origin = None
@@ -174,7 +210,7 @@ class ObjectMap:
                     track.vx = (px - track.x) / self.dt
                     track.vy = (py - track.y) / self.dt
             track.x, track.y = px, py
-        track.var = EXACT_SIGMA**2
+        track.pin()
         track.hits += 1
         track.against = 0
         track.seen = True
@@ -228,7 +264,8 @@ class ObjectMap:
         upper = [0.0] * bins  # the largest reading that known objects can explain, per bin
         wrong = []
         self._silent = 0
-        for track in self.tracks:
+        # Certain objects first: what they explain no supposed one may claim.
+        for track in sorted(self.tracks, key=_uncertainty) if self._supposed() else self.tracks:
             dx, dy = track.x - x, track.y - y
             forward, left = cos * dx + sin * dy, cos * dy - sin * dx
             distance = math.sqrt(dx * dx + dy * dy)
@@ -255,8 +292,8 @@ class ObjectMap:
                         wrong.append(track)
                     continue
                 track.against = 0
-                if abs(values[index] - closeness) <= radial and blur < alias < 1.0 - blur:
-                    self._refine(track, index, alias, dx, dy, distance, upper)
+                if config.moves != "no" and blur < alias < 1.0 - blur:
+                    self._refine(track, index, alias, dx, dy, distance, upper, slack)
             if high > upper[index]:
                 upper[index] = high
             share = min(1.0, alias + blur)
@@ -276,19 +313,42 @@ class ObjectMap:
             self._hypothesise(open_bins, pose, slack)
 
     def _refine(
-        self, track: Track, index: int, alias: float, dx: float, dy: float, distance: float, upper: list[float]
+        self,
+        track: Track,
+        index: int,
+        alias: float,
+        dx: float,
+        dy: float,
+        distance: float,
+        upper: list[float],
+        slack: float,
     ) -> None:
-        """The reading of the object's own bin is its own: take over the distance (and bearing, if a shadow shows)."""
-        if track.var < 4e-6 or distance < 1e-3:
-            if track.var < 1e-4:
-                track.seen = self.config.moves == "no"
+        """Draw an imprecisely known object to those readings of its three bins that no other object explains."""
+        values, bins, reach = self._values, len(self._values), self.max_dist
+        closeness = 1.0 - distance / reach
+        if distance < 0.05 or closeness < 0.02:
             return
-        measured = self.max_dist * (1.0 - self._values[index])
-        if upper[index] >= self._values[index]:
-            return  # another object at that distance: whose reading it is remains open
-        shift = (measured - distance) / distance
-        track.x += shift * dx
-        track.y += shift * dy
+        # Gradients: of the closeness along the line of sight, of the sub-bin fraction across it.
+        sx, sy = -dx / (distance * reach), -dy / (distance * reach)
+        per_angle = bins / (TWO_PI * distance * distance)
+        ax, ay = -dy * per_angle, dx * per_angle
+        noise = (0.5 * slack / reach) ** 2
+        matched = 0
+        after, before = (index + 1) % bins, index - 1
+        if upper[index] < values[index]:
+            matched += track.absorb(values[index] - closeness, sx, sy, noise, 3.0)
+        if upper[after] < values[after] and alias > 0.05:
+            hx, hy = alias * sx + closeness * ax, alias * sy + closeness * ay
+            matched += track.absorb(values[after] - alias * closeness, hx, hy, noise, 3.0)
+        elif upper[before] < values[before] and alias < 0.95:
+            share = 1.0 - alias
+            hx, hy = share * sx - closeness * ax, share * sy - closeness * ay
+            matched += track.absorb(values[before] - share * closeness, hx, hy, noise, 3.0)
+        if matched:
+            track.seen = True
+            track.exact += 1
+            if track.origin is not None and track.var < CERTAIN_VAR and track.exact >= CERTAIN_READINGS:
+                track.origin = None
 
     def _hypothesise(self, open_bins: list[int], pose: tuple[float, float, float, float], slack: float) -> None:
         """Readings that nothing known explains: prune old hypotheses with them, form new ones for the rest."""
@@ -301,27 +361,27 @@ class ObjectMap:
             unexplained[open_bins] = True
             kept = []
             for cells in self.sets:
-                covered = cells.update(ring, unexplained, pose, self.max_dist, slack + 1e-3)
+                covered = cells.update(ring, unexplained, pose, slack)
                 if covered is None:
                     continue
                 left_over.difference_update(np.flatnonzero(covered).tolist())
                 if cells.sigma < config.resolve_sigma:
-                    self.tracks.append(Track(float(cells.mean[0]), float(cells.mean[1]), cells.sigma**2 + 2.5e-5, cells.origin))
+                    self.tracks.append(Track(float(cells.mean[0]), float(cells.mean[1]), cells.covariance(), cells.origin))
                 elif config.moves == "no" or cells.age < 5:
                     kept.append(cells)
             self.sets = kept
         flags = [index in left_over for index in range(len(values))]
         for index in sorted(left_over, key=values.__getitem__, reverse=True):
-            body, weights, spacing = candidate_cells(values, index, self.max_dist, flags)
-            if not len(body):
+            curves = candidate_cells(values, index, self.max_dist, flags)
+            if curves is None:
                 continue
-            points = np.empty_like(body)
-            points[:, 0] = x + cos * body[:, 0] - sin * body[:, 1]
-            points[:, 1] = y + sin * body[:, 0] + cos * body[:, 1]
-            fresh = HypothesisSet(points, weights, spacing, Origin(x, y, cos, sin, index, values[index]))
+            fresh = HypothesisSet(curves, Origin(x, y, cos, sin, index, values[index]), self.max_dist, len(values))
             if all(fresh.drop_near(t.x, t.y, config.separation) for t in self.tracks if t.origin is None):
                 self.sets.append(fresh)
                 break  # one a step: what it explains as well shows with the next ring
+
+    def _supposed(self) -> bool:
+        return any(track.var > 4.0 * EXACT_SIGMA**2 for track in self.tracks)
 
     def arrays(self) -> list[tuple[float, float, float, float, float]]:
         """Rows (x, y, vx, vy, sigma) of all objects, certain and uncertain, in the odometric frame."""

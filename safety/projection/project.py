@@ -72,7 +72,10 @@ def project(
     if bad.any():
         z = np.where(bad[:, None], np.nan, z).astype(dtype, copy=False)
     return Projection(
-        z.reshape(*shape, -1), status.reshape(shape), violation.reshape(shape), active.reshape(*shape, b.shape[-1])
+        z.reshape(*shape, x.shape[-1]),
+        status.reshape(shape),
+        violation.reshape(shape),
+        active.reshape(*shape, b.shape[-1]),
     )
 
 

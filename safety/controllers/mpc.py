@@ -91,7 +91,7 @@ class SamplingMPC:
             knots[0] = mean
             if round_index == 0:
                 knots[1] = 0
-                knots[2:2 + len(_PRIMITIVES)] = _PRIMITIVES[:, None, :]
+                knots[2 : 2 + len(_PRIMITIVES)] = _PRIMITIVES[:, None, :]
             cost = self._cost(start, np.repeat(knots, config.hold, axis=1), goal, field)
             order = np.argpartition(cost, config.elites)[: config.elites]
             elites = knots[order]
@@ -99,6 +99,9 @@ class SamplingMPC:
             top = int(order[np.argmin(cost[order])])
             if cost[top] < best_cost:
                 best_cost, best = float(cost[top]), knots[top]
+        # The mean of the elites is smoother than the best sample: take it where it costs no more.
+        if self._cost(start, np.repeat(mean[None], config.hold, axis=1), goal, field)[0] <= 1.01 * best_cost:
+            best = mean
         self._mean = best
         return self.dynamics.command(np.repeat(best, config.hold, axis=0))
 

@@ -210,6 +210,12 @@ class HypothesisSet:
         xy = self.weights @ (spread[:, 0] * spread[:, 1])
         return float(xx) + inner, float(xy), float(yy) + inner
 
+    def likeliest(self) -> tuple[float, float, float]:
+        """The likeliest cell (x, y) and the root mean square distance of all cells from it, m."""
+        x, y = self.points[int(self.weights.argmax())].tolist()
+        dx, dy = self.mean[0] - x, self.mean[1] - y
+        return x, y, math.sqrt(self.sigma**2 + float(dx * dx + dy * dy))
+
     def drop_near(self, x: float, y: float, radius: float) -> bool:
         """Remove cells within `radius` [m] of an object that is already known; False if none is left."""
         delta = self.points - (x, y)

@@ -17,6 +17,8 @@ EXACT_SIGMA = 1e-3  # m, what an exact detection is trusted to: tilt of the body
 LANDMARK_VAR = 0.02**2  # m^2, objects known worse than this say nothing about the pose
 CERTAIN_VAR = 0.004**2  # m^2, below this and after so many readings that fit, a supposed object is one
 CERTAIN_READINGS = 8
+MAX_SETS = 8  # a ring of 16 bins cannot tell more unknown objects apart
+MAX_BIRTHS = 3  # hypothesis sets begun per step and ring: bounds the time of a step
 MIN_READING = 1e-3  # readings below are left unexplained: they are beyond 99.9 % of the range
 
 
@@ -370,15 +372,35 @@ class ObjectMap:
                 elif config.moves == "no" or cells.age < 5:
                     kept.append(cells)
             self.sets = kept
-        flags = [index in left_over for index in range(len(values))]
+        if left_over:
+            self._suppose(left_over, pose, slack)
+
+    def _suppose(self, left_over: set[int], pose: tuple[float, float, float, float], slack: float) -> None:
+        """New hypotheses for readings that neither known nor supposed objects explain, the nearest first."""
+        values, config = self._values, self.config
+        bins = len(values)
+        ring = np.asarray(values)
+        flags = [index in left_over for index in range(bins)]
+        unexplained = np.array(flags)
+        born = 0
         for index in sorted(left_over, key=values.__getitem__, reverse=True):
+            if born >= MAX_BIRTHS or len(self.sets) >= MAX_SETS:
+                return
+            if index not in left_over:
+                continue  # a hypothesis of this step explains it
             curves = candidate_cells(values, index, self.max_dist, flags)
             if curves is None:
                 continue
-            fresh = HypothesisSet(curves, Origin(x, y, cos, sin, index, values[index]), self.max_dist, len(values))
-            if all(fresh.drop_near(t.x, t.y, config.separation) for t in self.tracks if t.origin is None):
-                self.sets.append(fresh)
-                break  # one a step: what it explains as well shows with the next ring
+            fresh = HypothesisSet(curves, Origin(*pose, index, values[index]), self.max_dist, bins)
+            known = (t for t in self.tracks if t.origin is None)
+            if not all(fresh.drop_near(t.x, t.y, config.separation) for t in known):
+                continue
+            covered = fresh.update(ring, unexplained, pose, slack)
+            if covered is None:
+                continue
+            left_over.difference_update(np.flatnonzero(covered).tolist())
+            self.sets.append(fresh)
+            born += 1
 
     def _supposed(self) -> bool:
         return any(track.var > 4.0 * EXACT_SIGMA**2 for track in self.tracks)
@@ -386,5 +408,7 @@ class ObjectMap:
     def arrays(self) -> list[tuple[float, float, float, float, float]]:
         """Rows (x, y, vx, vy, sigma) of all objects, certain and uncertain, in the odometric frame."""
         rows: list[Any] = [(t.x, t.y, t.vx, t.vy, math.sqrt(t.var)) for t in self.tracks]
-        rows.extend((float(c.mean[0]), float(c.mean[1]), 0.0, 0.0, c.sigma) for c in self.sets)
+        for cells in self.sets:
+            px, py, sigma = cells.likeliest()
+            rows.append((px, py, 0.0, 0.0, sigma))
         return rows

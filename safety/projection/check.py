@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -121,6 +122,15 @@ def speed(seed: int, repeats: int = 21) -> dict[str, float]:
     return result
 
 
+def _commit() -> str | None:
+    """The checkout's commit, None outside one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=10_000)
@@ -130,6 +140,7 @@ def main() -> None:
     report = {
         "problems": options.problems,
         "seed": options.seed,
+        "commit": _commit(),
         "marks": {"objective": OBJECTIVE_MARK, "feasibility_m": FEASIBILITY_MARK},
         "methods": compare(options.problems, options.seed),
         "us_per_point_16_rows": speed(options.seed),

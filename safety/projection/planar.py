@@ -16,6 +16,9 @@ import torch
 PARALLEL = 1e-13
 ROUNDING = 1e-12  # m per metre of bound: loosens intervals by what float64 cannot tell apart
 
+# Row pairs at once: what stays in a core's cache, and what stays well within a GPU's memory.
+CPU_CHUNK, GPU_CHUNK = 2**17, 2**24
+
 
 class Planar(NamedTuple):
     y: torch.Tensor  # [B, 2] the nearest point to the origin; 0 where there is none
@@ -38,8 +41,8 @@ def nearest_to_origin(rows: torch.Tensor, bounds: torch.Tensor, tol: float) -> P
         todo = (~found & ~(bounds == -torch.inf).any(-1)).nonzero()[:, 0]
         if todo.numel() == 0:
             break
-        part, ok, active = _clip(rows[todo], bounds[todo], slack)
-        y[todo], found[todo], pair[todo] = part, ok, active
+        for some in todo.split(max(1, (GPU_CHUNK if rows.is_cuda else CPU_CHUNK) // rows.shape[1] ** 2)):
+            y[some], found[some], pair[some] = _clip(rows[some], bounds[some], slack)
     return Planar(y, found, pair)
 
 

@@ -6,6 +6,7 @@ those too. One parametrised (DPP) problem per shape is kept: compiling takes lon
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 from typing import Any
 
@@ -54,13 +55,17 @@ def solve_each(
 
 
 def _attempt(problem: Any) -> Status:
-    options = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-11)
-    try:
-        problem.solve(solver=cvxpy.CLARABEL, ignore_dpp=False, **options)
-    except cvxpy.SolverError:
-        return Status.FAILED
-    if problem.status in (cvxpy.OPTIMAL, cvxpy.OPTIMAL_INACCURATE):
-        return Status.SOLVED
-    if problem.status in (cvxpy.INFEASIBLE, cvxpy.INFEASIBLE_INACCURATE):
-        return Status.INFEASIBLE
+    # An interior-point method may stall short of tight tolerances where the allowed set has no interior.
+    for accuracy in (1e-11, 1e-9, 1e-8):
+        options = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), accuracy)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Solution may be inaccurate")  # tried again, not accepted
+                problem.solve(solver=cvxpy.CLARABEL, ignore_dpp=False, **options)
+        except cvxpy.SolverError:
+            continue
+        if problem.status == cvxpy.OPTIMAL:
+            return Status.SOLVED
+        if problem.status == cvxpy.INFEASIBLE:
+            return Status.INFEASIBLE
     return Status.FAILED

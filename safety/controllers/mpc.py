@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from safety.controllers.geodesic import GeodesicField, geodesic_field
-from safety.controllers.objective import Objective, SubGoal, objective
+from safety.controllers.judge import FieldCache, PlanJudge
+from safety.controllers.objective import SubGoal, objective
 from safety.dynamics import Dynamics
 from safety.scene import Scene
 
@@ -60,8 +60,7 @@ class SamplingMPC:
         self._mean = np.zeros((self.config.knots, 2), dtype=np.float32)
         self._plan = np.zeros((0, 2), dtype=np.float32)
         self._used = 0
-        self._field_key: bytes | None = None
-        self._field: GeodesicField | None = None
+        self._fields = FieldCache()
 
     def act(self, scene: Scene, sub_goal: SubGoal) -> Floats:
         """The next action [2]; replans every `config.replan` steps."""
@@ -75,12 +74,8 @@ class SamplingMPC:
     def plan(self, scene: Scene, sub_goal: SubGoal, *, elapsed: int | None = None) -> Floats:
         """Actions [horizon, 2] from the current scene; `elapsed` control steps since the last plan (warm start)."""
         goal = objective(scene, sub_goal)
-        if goal.target is None:
-            # Out of the lidar's range: head for the middle of what is in view, where the arena is.
-            middle = scene.positions.mean(0) if len(scene.positions) else scene.state[:2]
-            goal = Objective(middle, 0.1, False, goal.hard_centers, goal.hard_radii, goal.soft_centers, goal.soft_radii)
-        field = self._distance(goal)
         config = self.config
+        judge = PlanJudge(goal, self._fields, margin=config.margin, soft_weight=config.soft_weight)
         mean = self._shifted(self._used if elapsed is None else elapsed)
         spread = np.full_like(mean, config.spread)
         start = scene.state.astype(np.float32)
@@ -92,7 +87,7 @@ class SamplingMPC:
             if round_index == 0:
                 knots[1] = 0
                 knots[2 : 2 + len(_PRIMITIVES)] = _PRIMITIVES[:, None, :]
-            cost = self._cost(start, np.repeat(knots, config.hold, axis=1), goal, field)
+            cost = self._cost(start, np.repeat(knots, config.hold, axis=1), judge)
             order = np.argpartition(cost, config.elites)[: config.elites]
             elites = knots[order]
             mean, spread = elites.mean(0), elites.std(0) + 0.05
@@ -100,7 +95,7 @@ class SamplingMPC:
             if cost[top] < best_cost:
                 best_cost, best = float(cost[top]), knots[top]
         # The mean of the elites is smoother than the best sample: take it where it costs no more.
-        if self._cost(start, np.repeat(mean[None], config.hold, axis=1), goal, field)[0] <= 1.01 * best_cost:
+        if self._cost(start, np.repeat(mean[None], config.hold, axis=1), judge)[0] <= 1.01 * best_cost:
             best = mean
         self._mean = best
         return self.dynamics.command(np.repeat(best, config.hold, axis=0))
@@ -112,48 +107,12 @@ class SamplingMPC:
         dense = np.concatenate([dense[elapsed:], np.repeat(dense[-1:], elapsed, axis=0)])
         return dense.reshape(self.config.knots, self.config.hold, 2).mean(1).astype(np.float32)
 
-    def _distance(self, goal: Objective) -> GeodesicField:
-        assert goal.target is not None
-        centers = np.vstack([goal.hard_centers, goal.soft_centers])
-        radii = np.concatenate([goal.hard_radii + self.config.margin + 0.02, goal.soft_radii + 0.1])
-        key = np.round(np.concatenate([goal.target, centers.ravel(), radii]), 2).tobytes()
-        if key != self._field_key or self._field is None:
-            self._field = geodesic_field(goal.target, centers, radii)
-            self._field_key = key
-        return self._field
-
-    def _cost(self, start: Floats, effective: Floats, goal: Objective, field: GeodesicField) -> Floats:
+    def _cost(self, start: Floats, effective: Floats, judge: PlanJudge) -> Floats:
         """Cost [C] of motor commands `effective` [C, T, 2]: time to the target, clearance, effort."""
         states = self.dynamics.rollout(start, self.dynamics.command(effective))
-        path = states[..., :2]
-        inside = 0.25 * goal.radius if goal.dwell else goal.radius - 0.03
-        away = np.maximum(field(path) - np.float32(inside), 0)
-        if not goal.dwell:
-            away = np.where(np.logical_or.accumulate(away <= 0, axis=1), 0, away)  # what comes after does not matter
-        speed = np.hypot(states[..., 3], states[..., 4])
-        cost = away.mean(1) + away[:, -1]
-        if goal.dwell:
-            cost = cost + 0.1 * (speed * (away <= 0)).mean(1)
-        cost = cost + _proximity(path, goal.hard_centers, goal.hard_radii, self.config.margin, 30.0)
-        cost = cost + _proximity(path, goal.soft_centers, goal.soft_radii, 0.1, self.config.soft_weight)
-        return (cost + 1e-3 * (effective**2).mean((1, 2))).astype(np.float32)
+        return judge.cost(states) + np.float32(1e-3) * (effective**2).mean((1, 2))
 
 
 # Constant commands worth trying whatever the last plan was: they get the search out of a standstill.
 _PRIMITIVES = np.array([(1, 0), (1, 1), (1, -1), (-1, 0), (-1, 1), (-1, -1), (0, 1), (0, -1)], dtype=np.float32)
 
-
-def _proximity(
-    path: Floats, centers: NDArray[np.float64], radii: NDArray[np.float64], margin: float, weight: float
-) -> Floats:
-    """Penalty [C] for steps of `path` [C, T, 2] closer than `margin` to discs: depth plus a fixed price per step."""
-    total = np.zeros(path.shape[0], dtype=np.float32)
-    for center, radius in zip(centers.astype(np.float32), radii, strict=True):
-        limit = np.float32(radius + margin)
-        offset = path - center
-        squared = offset[..., 0] ** 2 + offset[..., 1] ** 2
-        hit = squared < limit * limit
-        if hit.any():
-            depth = np.where(hit, 0.02 + limit - np.sqrt(squared), 0)
-            total += np.float32(weight) * depth.mean(1)
-    return total

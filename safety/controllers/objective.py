@@ -28,7 +28,7 @@ class SubGoal:
 class Objective:
     """A sub-goal in metres. Every array is in the scene's frame."""
 
-    target: NDArray[np.float64] | None  # [2]; None while the target is not in view
+    target: NDArray[np.float64]  # [2]; the middle of what is in view while the target itself is not
     radius: float  # m: inside means reached
     dwell: bool
     hard_centers: NDArray[np.float64]  # [N, 2]
@@ -42,14 +42,18 @@ def objective(scene: Scene, sub_goal: SubGoal) -> Objective:
     targets = scene.of_kind(sub_goal.target)
     hard = [i for i in scene.of_kind(*HARD_KINDS, *sub_goal.avoid) if i not in targets]
     soft = scene.of_kind(*SOFT_KINDS)
-    nearest = None
     if len(targets):
         distance = np.linalg.norm(scene.positions[targets] - scene.state[:2], axis=1)
         nearest = targets[int(np.argmin(distance))]
+        target, radius, dwell = scene.positions[nearest], float(scene.radii[nearest]), sub_goal.dwell
+    else:
+        # Beyond the lidar's range: head for the middle of what is in view, which is where the arena is.
+        target = scene.positions.mean(0) if len(scene.positions) else scene.state[:2]
+        radius, dwell = 0.1, False
     return Objective(
-        target=None if nearest is None else scene.positions[nearest],
-        radius=0.3 if nearest is None else float(scene.radii[nearest]),
-        dwell=sub_goal.dwell,
+        target=np.asarray(target, dtype=np.float64),
+        radius=radius,
+        dwell=dwell,
         hard_centers=scene.positions[hard],
         hard_radii=scene.radii[hard],
         soft_centers=scene.positions[soft],

@@ -21,10 +21,8 @@ class ProportionalController:
         """Nothing to forget."""
 
     def act(self, scene: Scene, sub_goal: SubGoal) -> NDArray[np.float32]:
-        """Action [2] towards the target; turns on the spot while it is out of view."""
+        """Action [2] towards the target."""
         goal = objective(scene, sub_goal)
-        if goal.target is None:
-            return self.dynamics.command(self.dynamics.motors(np.float32(0.3), np.float32(0.5)))
         offset = goal.target - scene.state[:2]
         distance = float(np.hypot(*offset))
         heading = scene.state[2] + self.dynamics.forward_offset

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 
-from safety.projection import single, specification
+from safety.projection import single
 from safety.projection.implicit import attach_gradient
 from safety.projection.planar import nearest_to_origin
 from safety.projection.problem import Array, Projection, Scaled, Status, check, scale
@@ -57,7 +57,7 @@ def project(
     shape, x, A, b, weights = _flatten(x, A, b, weights)
     _check_method(method, x, needs_grad=False)
     if method == "cvxpy":
-        z, status, active = specification.solve_each(x, A, b, weights, tol)
+        z, status, active = _specification(x, A, b, weights, tol)
     else:
         scaled = scale(x, A, b, weights)
         if method == "planar" or (method == "auto" and _few_rows_many_points(x, b)):
@@ -114,7 +114,7 @@ def _solve_torch(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     if method == "cvxpy":
         spread = None if weights is None else weights.cpu().numpy()
-        found = specification.solve_each(x.cpu().numpy(), A.cpu().numpy(), b.cpu().numpy(), spread, tol)
+        found = _specification(x.cpu().numpy(), A.cpu().numpy(), b.cpu().numpy(), spread, tol)
         z, status, active = (torch.from_numpy(part).to(x.device) for part in found)
         return z, status, active
     scaled = scale(x, A, b, weights)
@@ -155,6 +155,15 @@ def _flatten(x: Array, A: Array, b: Array, weights: Array | None) -> tuple[tuple
 
     weights = None if weights is None else spread(weights, size)
     return shape, spread(x, size), spread(A, count, size), spread(b, count), weights
+
+
+def _specification(
+    x: np.ndarray, A: np.ndarray, b: np.ndarray, weights: np.ndarray | None, tol: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    # Here, because cvxpy takes a second to import and only tests and checks ask for it.
+    from safety.projection import specification
+
+    return specification.solve_each(x, A, b, weights, tol)
 
 
 def _few_rows_many_points(x: Array, b: Array) -> bool:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffdecide.files import require_writable_folder
-from diffdecide.intervals import Interval
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,40 +49,50 @@ def staged_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
                 break
 
 
-COLUMNS = ("return", "cost", "success", "stuck", "interventions", "plan_ms", "control_ms")
+ROWS = {
+    "return": "return",
+    "cost": "cost",
+    "success": "success",
+    "stuck": "stuck, share of steps",
+    "interventions": "filter interventions",
+    "infeasible": "steps without a safe action",
+    "plan_ms": "per plan [ms]",
+    "filter_ms": "per filtered step [ms]",
+    "control_ms": "per control step [ms]",
+}
 
 
 def results_table(results: Mapping[str, EvaluationResult], *, baseline: str | None = None) -> Table:
-    """A rich table, one row a result: means with 95 % intervals, the cost's tail, and the difference to `baseline`.
+    """A rich table, one column a result: means with 95 % intervals, the cost's tail, the difference to `baseline`.
 
     Args:
-        results: name of the row -> result.
-        baseline: name of the row that returns are compared with, episode by episode on the same seeds.
+        results: name of the column -> result, each with at least one episode.
+        baseline: name of the column that returns are compared with, episode by episode on the same seeds.
+
+    Raises:
+        ValueError: no such baseline.
     """
     from rich.table import Table
 
     if baseline is not None and baseline not in results:
         raise ValueError(f"baseline must be one of {list(results)}, got {baseline!r}")
     table = Table(caption="mean [95 % bootstrap interval]")
-    titles = ["", *COLUMNS[:2], "cost max", "cost CVaR 10 %", "within limit", *COLUMNS[2:]]
-    if baseline is not None:
-        titles.append(f"return − {baseline}")
-    for title in titles:
-        table.add_column(title, justify="left" if not title else "right")
+    table.add_column("")
     for name, result in results.items():
-        aggregate = result.aggregate()
-        cost = aggregate["cost"]
-        row = [
-            name,
-            *(_cell(result.interval(column)) for column in COLUMNS[:2]),
-            f"{cost['max']:g}",
-            f"{cost['cvar_0.1']:.3g}",
-            f"{cost['share_within_limit']:.0%}",
-            *(_cell(result.interval(column)) for column in COLUMNS[2:]),
-        ]
-        if baseline is not None:
-            row.append("" if name == baseline else _cell(result.compare(results[baseline])))
-        table.add_row(*row)
+        table.add_column(f"{name} ({len(result.episodes)})", justify="right")
+    costs = [result.aggregate()["cost"] for result in results.values()]
+    for column, title in ROWS.items():
+        intervals = [result.interval(column) for result in results.values()]
+        if any(interval is not None for interval in intervals):
+            table.add_row(title, *("–" if interval is None else str(interval) for interval in intervals))
+        if column == "return" and baseline is not None:
+            base = results[baseline]
+            differences = ["" if name == baseline else str(item.compare(base)) for name, item in results.items()]
+            table.add_row(f"  minus {baseline}'s", *differences)
+        if column == "cost":
+            table.add_row("  worst episode", *(f"{cost['max']:g}" for cost in costs))
+            table.add_row("  mean of the worst 10 %", *(f"{cost['cvar_0.1']:.3g}" for cost in costs))
+            table.add_row("  episodes within the limit", *(f"{cost['share_within_limit']:.0%}" for cost in costs))
     return table
 
 
@@ -99,7 +108,3 @@ def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def _line(cells: Sequence[Any]) -> str:
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
-
-
-def _cell(interval: Interval | None) -> str:
-    return "–" if interval is None else str(interval)

@@ -1,0 +1,177 @@
+"""The controllers of `safety.controllers` as policies: the rows that a learned planner is compared with."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffdecide.policy import Action
+
+if TYPE_CHECKING:
+    import gymnasium
+
+    from safety.controllers.objective import SubGoal
+    from safety.layout import EnvSpec
+    from safety.scene import Scene
+    from safety.tasks.spec import TaskJudge, TaskSpec
+
+CONTROLLERS = ("mpc", "proportional", "random")
+PLAN_ABOVE_FILTER = 0.03  # m: a plan that respects this much more than the filter leaves the filter nothing to do
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllerConfig:
+    """Which controller, what it knows, and whether the filter stands behind it.
+
+    Attributes:
+        controller: one of `CONTROLLERS`.
+        filtered: pass every action through `safety.filters.SafetyFilter`.
+        margin: metres that the filter keeps.
+        tour: visit all zones in a fixed order, whatever was asked.
+    """
+
+    controller: str = "mpc"
+    filtered: bool = False
+    margin: float = 0.03
+    tour: bool = False
+
+    def __post_init__(self) -> None:
+        if self.controller not in CONTROLLERS:
+            raise ValueError(f"controller must be one of {', '.join(CONTROLLERS)}, got {self.controller!r}")
+        if not np.isfinite(self.margin) or self.margin < 0:
+            raise ValueError(f"margin must be a finite number of metres >= 0, got {self.margin}")
+
+
+class ControllerPolicy:
+    """Sees observations only: the scene is decoded from the lidars and tracked."""
+
+    def __init__(self, config: ControllerConfig | None = None) -> None:
+        self.config = config or ControllerConfig()
+        self._for: str | None = None
+
+    def reset(self, spec: EnvSpec, *, seed: int) -> None:
+        """Begin an episode.
+
+        Raises:
+            ValueError: the agent has no fitted dynamics, or the task has no lidar.
+        """
+        if self._for != spec.id:
+            self._build(spec)
+            self._for = spec.id
+        self._tracker.reset()
+        self._filter.reset()
+        if self._controller is not None:
+            self._controller.reset(seed=seed)
+        self._generator = np.random.default_rng(seed)
+        self._steps = 0
+        self._task: TaskSpec | None = None
+        self._judge: TaskJudge | None = None
+        if self.config.tour:
+            from safety.tasks.spec import ZONES
+
+            self._leg, self._legs, self._inside_for = 0, ZONES, 0
+
+    def _build(self, spec: EnvSpec) -> None:
+        from safety.controllers.mpc import MPCConfig, SamplingMPC
+        from safety.controllers.proportional import ProportionalController
+        from safety.dynamics import dynamics_for
+        from safety.filters import SafetyFilter
+        from safety.perception import LidarTracker
+
+        config, dynamics = self.config, dynamics_for(spec.agent)
+        self._spec = spec
+        self._tracker = LidarTracker(spec)
+        self._filter = SafetyFilter(dynamics, margin=config.margin)
+        self._controller: Any = None
+        self._replan = 1
+        if config.controller == "mpc":
+            margin = config.margin + PLAN_ABOVE_FILTER if config.filtered else MPCConfig().margin
+            self._controller = SamplingMPC(dynamics, MPCConfig(margin=margin))
+            self._replan = self._controller.config.replan
+        elif config.controller == "proportional":
+            self._controller = ProportionalController(dynamics)
+
+    def assign(self, task: TaskSpec) -> None:
+        """Take the task of this episode; called after `reset`."""
+        from safety.tasks.spec import TaskJudge
+
+        self._task, self._judge = task, TaskJudge(task)
+
+    def act(self, observation: np.ndarray, cost: float | None = None) -> Action:
+        decoded = self._tracker.update(observation)
+        scene = self._scene(decoded)
+        report: dict[str, Any] = {}
+        started = time.perf_counter()
+        if self._controller is None:
+            value = self._generator.uniform(-1, 1, size=self._spec.action_dim)
+        else:
+            value = np.asarray(self._controller.act(scene, self._sub_goal(scene)), dtype=np.float64)
+            if self._steps % self._replan == 0:  # in between, the controller only reads the next action off its plan
+                report["plan_ms"] = 1e3 * (time.perf_counter() - started)
+        self._steps += 1
+        if self.config.filtered:
+            started = time.perf_counter()
+            # The filter sees what an agent's filter sees, even where its controller sees more.
+            result = self._filter.filter(decoded, value, soft=self._forbidden(decoded))
+            report |= {
+                "filter_ms": 1e3 * (time.perf_counter() - started),
+                "intervened": result.intervened,
+                "infeasible": result.infeasible,
+                "clearance": result.clearance,
+            }
+            value = result.action
+        return Action(value, report)
+
+    def _scene(self, decoded: Scene) -> Scene:
+        return decoded
+
+    def _sub_goal(self, scene: Scene) -> SubGoal:
+        from safety.controllers.objective import SubGoal
+        from safety.tasks.spec import VISIT_STEPS
+
+        if self.config.tour:
+            zone = self._legs[self._leg]
+            self._inside_for = self._inside_for + 1 if zone in _inside(scene) else 0
+            if self._inside_for > VISIT_STEPS and self._leg + 1 < len(self._legs):
+                self._leg, self._inside_for = self._leg + 1, 0
+            return SubGoal(target=f"{self._legs[self._leg]}_zone", dwell=True)
+        if self._task is None or self._judge is None:
+            if not len(scene.of_kind("goal")) and "goal_lidar" not in (self._spec.layout or ()):
+                raise ValueError(f"{self._spec.id} has no goal to drive to, and no task was assigned")
+            return SubGoal(target="goal")
+        verdict = self._judge.update(_inside(scene))
+        target = self._task.targets[min(verdict.current, len(self._task.targets) - 1)]
+        return SubGoal(target=f"{target}_zone", dwell=True, avoid=tuple(f"{zone}_zone" for zone in self._task.avoid))
+
+    def _forbidden(self, scene: Scene) -> list[Any]:
+        from safety.constraints import Ball
+
+        if self._task is None or self.config.tour:
+            return []
+        indices = scene.of_kind(*(f"{zone}_zone" for zone in self._task.avoid)) if self._task.avoid else ()
+        return [
+            Ball(scene.positions[i], float(scene.radii[i]), margin=self.config.margin, rank="soft") for i in indices
+        ]
+
+
+class PrivilegedControllerPolicy(ControllerPolicy):
+    """Sees the simulator's true scene: the ceiling. A filter behind it still sees the decoded one."""
+
+    def bind(self, env: gymnasium.Env) -> None:
+        """Take the environment whose state is read."""
+        self._env = env
+
+    def _scene(self, decoded: Scene) -> Scene:
+        from safety import truth
+
+        return truth.scene(self._env)
+
+
+def _inside(scene: Scene) -> set[str]:
+    from safety.scene import KINDS
+
+    near = np.linalg.norm(scene.positions - scene.state[:2], axis=1) <= scene.radii
+    return {KINDS[kind].removesuffix("_zone") for kind in scene.kinds[near] if KINDS[kind].endswith("_zone")}

@@ -57,7 +57,15 @@ def _paths(axes: Axes, plan: PlanSnapshot, margin: float) -> None:
             axes.add_patch(ring).set_zorder(4)
         if kind.endswith("_zone") or kind == "goal":
             axes.text(
-                *centre, style.label, color=style.edge, ha="center", va="center", fontsize=9, zorder=4, clip_on=True
+                float(centre[0]),
+                float(centre[1]),
+                style.label,
+                color=style.edge,
+                ha="center",
+                va="center",
+                fontsize=9,
+                zorder=4,
+                clip_on=True,
             )
     start = np.broadcast_to(here, (len(plan.candidates), 1, 2))
     lines = np.concatenate([start, plan.candidates], axis=1)

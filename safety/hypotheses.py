@@ -76,9 +76,7 @@ class Curves:
         return np.stack([distance * np.cos(bearing), distance * np.sin(bearing)], axis=1), length
 
 
-def candidate_cells(
-    values: Sequence[float], index: int, max_dist: float, unexplained: Sequence[bool]
-) -> Curves | None:
+def candidate_cells(values: Sequence[float], index: int, max_dist: float, unexplained: Sequence[bool]) -> Curves | None:
     """Cells that explain `values[index]` and contradict nothing else in the ring.
 
     Args:
@@ -272,7 +270,7 @@ class HypothesisSet:
         least = np.maximum(shares - blur, 0.0)
         least[0] = np.where(np.minimum(alias, 1.0 - alias) < blur, 1.0 - blur, 1.0)
         seen = ring[where]
-        alive = (seen >= least * low).all(axis=0)
+        alive: np.ndarray = np.all(seen >= least * low, axis=0)
         if not self._keep(alive):
             return None
         seen, where, shares = seen[:, alive], where[:, alive], shares[:, alive]

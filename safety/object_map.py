@@ -4,98 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from safety.hypotheses import HypothesisSet, Origin, candidate_cells
 from safety.lidar import exact_detections
+from safety.tracks import EXACT_SIGMA, MapConfig, Track
 
 TWO_PI = 2.0 * math.pi
-EXACT_SIGMA = 1e-3  # m, what an exact detection is trusted to: tilt of the body and odometry, not the lidar
 LANDMARK_VAR = 0.02**2  # m^2, objects known worse than this say nothing about the pose
 CERTAIN_VAR = 0.004**2  # m^2, below this and after so many readings that fit, a supposed object is one
 CERTAIN_READINGS = 8
 MAX_SETS = 8  # a ring of 16 bins cannot tell more unknown objects apart
 MAX_BIRTHS = 3  # hypothesis sets begun per step and ring: bounds the time of a step
 MIN_READING = 1e-3  # readings below are left unexplained: they are beyond 99.9 % of the range
-
-
-@dataclass(frozen=True)
-class MapConfig:
-    """How one kind of object behaves and how fast confidence in it decays.
-
-    Attributes:
-        moves: "no" (hazards, pillars, buttons, zones), "pushed" (vases, boxes) or "always" (gremlins).
-        single: exactly one object of this kind exists; it may jump (a goal that was reached).
-        gate: m, how far from its predicted position an exact detection may be and still be the same object.
-        drift: m per square root of a step, growth of sigma while unconfirmed.
-        patience: steps in a row that readings must contradict an object before it is removed.
-        separation: m, two objects of the kind are never closer.
-        resolve_sigma: m, hypotheses narrower than this become an object.
-        forget_sigma: m, a moving object less certain than this is dropped.
-    """
-
-    moves: str = "no"
-    single: bool = False
-    gate: float = 0.05
-    drift: float = 1e-4
-    patience: int = 2
-    separation: float = 0.1
-    resolve_sigma: float = 0.004
-    forget_sigma: float = 0.6
-
-    def __post_init__(self) -> None:
-        if self.moves not in ("no", "pushed", "always"):
-            raise ValueError(f"MapConfig: expected moves to be 'no', 'pushed' or 'always', got {self.moves=}")
-        for name in ("gate", "drift", "separation", "resolve_sigma", "forget_sigma"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"MapConfig: expected {name} > 0, got {getattr(self, name)}")
-        if self.patience < 1:
-            raise ValueError(f"MapConfig: expected patience >= 1, got {self.patience=}")
-
-
-class Track:
-    """One object: position and velocity (odometric frame), covariance, and how often it was seen or contradicted."""
-
-    __slots__ = ("against", "exact", "hits", "origin", "pxx", "pxy", "pyy", "seen", "var", "vx", "vy", "x", "y")
-
-    def __init__(self, x: float, y: float, cov: tuple[float, float, float], origin: Origin | None = None) -> None:
-        self.origin = origin  # set while the object is only supposed
-        self.x, self.y = x, y
-        self.pxx, self.pxy, self.pyy = cov
-        self.var = self.pxx + self.pyy  # m^2
-        self.vx = self.vy = 0.0
-        self.hits, self.against, self.seen, self.exact = 1, 0, True, 0
-
-    def grow(self, var: float) -> None:
-        """Add `var` [m^2] of uncertainty, equally in all directions."""
-        self.pxx += 0.5 * var
-        self.pyy += 0.5 * var
-        self.var += var
-
-    def pin(self) -> None:
-        """The position is known as well as it can be."""
-        self.pxx = self.pyy = 0.5 * EXACT_SIGMA**2
-        self.pxy = 0.0
-        self.var = EXACT_SIGMA**2
-
-    def absorb(self, residual: float, hx: float, hy: float, noise_var: float, gate: float) -> bool:
-        """Kalman update by one scalar reading with gradient (hx, hy); False where it lies outside `gate` sigma."""
-        gx = self.pxx * hx + self.pxy * hy
-        gy = self.pxy * hx + self.pyy * hy
-        total = hx * gx + hy * gy + noise_var
-        if residual * residual > gate * gate * total:
-            return False
-        kx, ky = gx / total, gy / total
-        self.x += kx * residual
-        self.y += ky * residual
-        self.pxx -= kx * gx
-        self.pxy -= kx * gy
-        self.pyy -= ky * gy
-        self.var = self.pxx + self.pyy
-        return True
 
 
 def _uncertainty(track: Track) -> float:
@@ -355,7 +278,6 @@ class ObjectMap:
     def _hypothesise(self, open_bins: list[int], pose: tuple[float, float, float, float], slack: float) -> None:
         """Readings that nothing known explains: prune old hypotheses with them, form new ones for the rest."""
         values, config = self._values, self.config
-        x, y, cos, sin = pose
         left_over = set(open_bins)
         if self.sets:
             ring = np.asarray(values)
@@ -368,7 +290,8 @@ class ObjectMap:
                     continue
                 left_over.difference_update(np.flatnonzero(covered).tolist())
                 if cells.sigma < config.resolve_sigma:
-                    self.tracks.append(Track(float(cells.mean[0]), float(cells.mean[1]), cells.covariance(), cells.origin))
+                    mean_x, mean_y = cells.mean.tolist()
+                    self.tracks.append(Track(mean_x, mean_y, cells.covariance(), cells.origin))
                 elif config.moves == "no" or cells.age < 5:
                     kept.append(cells)
             self.sets = kept

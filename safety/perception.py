@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from safety.layout import EnvSpec
-from safety.object_map import MapConfig, ObjectMap
+from safety.object_map import ObjectMap
 from safety.odometry import Odometry
 from safety.scene import KIND_ID, STATE_DIM, Scene
+from safety.tracks import MapConfig
 
 DEFAULT_RADII = {
     "goal": 0.3,
@@ -110,15 +111,15 @@ class LidarTracker:
         if not math.isfinite(sum(values)):
             for index, value in enumerate(values):
                 if not math.isfinite(value):
-                    layout = self.spec.layout
-                    sensor = next(
-                        (n for n in layout.names if layout[n].start <= index < layout[n].stop) if layout else iter(()),
-                        "unknown",
-                    )
                     raise ValueError(
-                        f"LidarTracker: expected finite readings, got {value} at index {index} (sensor {sensor})"
+                        f"LidarTracker: expected finite readings, got {value} at index {index} "
+                        f"(sensor {self._sensor_at(index)})"
                     )
         return values
+
+    def _sensor_at(self, index: int) -> str:
+        layout = self.spec.layout or {}
+        return next((name for name in layout if layout[name].start <= index < layout[name].stop), "unknown")
 
     def update(self, observation: np.ndarray) -> Scene:
         """Take one observation [o] and return what is known after it.

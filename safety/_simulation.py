@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import gymnasium
+import mujoco
 import numpy as np
 
 import safety._patches  # noqa: F401 - first: what follows needs the patched package
@@ -14,7 +15,8 @@ from safety_gymnasium.builder import Builder
 from safety_gymnasium.utils.common_utils import ResamplingError
 
 from safety._clearances import Clearances
-from safety._rendering import Renderer
+from safety._fast import FastTask
+from safety._rendering import plan_view, require_drawing
 
 RESET_ATTEMPTS = 100
 
@@ -57,8 +59,8 @@ class NavigationEnv(Builder):
         self._first_seed = seed
         super().__init__(task_id=task_id, config=config, render_mode=render_mode)
         self.max_steps = min(max_steps, int(self.task.num_steps))
+        self._fast: FastTask | None = None
         self._clearances: Clearances | None = None
-        self._renderer: Renderer | None = None
         self._cost_keys: tuple[str, ...] = ()
 
     def _get_task(self) -> Any:
@@ -94,6 +96,9 @@ class NavigationEnv(Builder):
                 continue
             task.specific_reset()
             task.agent.reset()
+            mujoco.mj_forward(task.model, task.data)
+            if self._fast is None:
+                self._fast = task.__dict__["_fast"] = FastTask(task)
             if self._cost()["cost_sum"] == 0:
                 break
         else:
@@ -101,7 +106,20 @@ class NavigationEnv(Builder):
         if self._clearances is None:
             self._clearances = Clearances(task)
             self._cost_keys = self._all_cost_keys()
-        return task.obs(), self._info(self.cost, goal_met=False)
+        return self._fast.observation(), self._info(self.cost, goal_met=False)
+
+    def _cost(self) -> dict[str, float]:
+        """The costs of the present state by name, and their sum; the physics must be up to date."""
+        cost = self._simulator().cost()
+        if self.task.cost_conf.constrain_indicator:
+            cost = {key: float(value > 0.0) for key, value in cost.items()}
+        self.cost = cost
+        return cost
+
+    def _simulator(self) -> FastTask:
+        if self._fast is None:
+            raise RuntimeError("the environment has no state yet: call reset() first")
+        return self._fast
 
     def _all_cost_keys(self) -> tuple[str, ...]:
         """Names of all costs the task can ever report; Button tasks leave theirs out while the timer runs."""
@@ -128,8 +146,8 @@ class NavigationEnv(Builder):
         """One control step.
 
         Returns:
-            observation [O], reward, terminated, truncated, info with "cost" (0 or 1 per kind of violation, summed),
-            "costs" (by kind), "constraints" (signed clearances in metres) and "goal_met".
+            observation [O], reward, terminated, truncated, info with "cost" (1 if anything was violated,
+            else 0), "costs" (the same by kind), "constraints" (signed clearances in metres) and "goal_met".
 
         Raises:
             ValueError: for an action of the wrong shape or with NaN.
@@ -138,8 +156,8 @@ class NavigationEnv(Builder):
         if self.done:
             raise RuntimeError("the episode is over or was never begun: call reset() before step()")
         array = check_action(action, self.action_space)
-        task = self.task
-        task.simulation_forward(array)
+        task, fast = self.task, self._simulator()
+        fast.forward(array)
         reward = float(self._reward())
         cost = self._cost()
         task.specific_step()
@@ -167,29 +185,25 @@ class NavigationEnv(Builder):
         info = self._info(cost, goal_met=goal_met)
         if clearances is not None:
             info["constraints"] = clearances
-        return task.obs(), reward, self.terminated, self.truncated, info
+        return fast.observation(), reward, self.terminated, self.truncated, info
 
     def render(self) -> np.ndarray | None:
-        """A picture from above [H, W, 3] uint8 for `render_mode="rgb_array"`; other modes are Safety-Gymnasium's own.
+        """A plan of the world from above [256, 256, 3] uint8 for "rgb_array", drawn without any graphics library.
+
+        Other modes are Safety-Gymnasium's own.
 
         Raises:
-            RuntimeError: if the environment was made without a render mode or the machine cannot draw.
+            RuntimeError: without a render mode, before the first reset, or where another mode needs OpenGL and the
+                machine has none.
         """
         if self.render_parameters.mode is None:
             raise RuntimeError('render() needs a render mode: make(..., render_mode="rgb_array")')
         if self.task.world is None:
             raise RuntimeError("nothing to draw yet: call reset() before render()")
-        if self.render_parameters.mode != "rgb_array":
-            return super().render()
-        if self._renderer is None:
-            self._renderer = Renderer()
-        extent = float(np.max(np.abs(self.task.placements_conf.extents)))
-        return self._renderer.draw(self.task.model, self.task.data, extent=extent)
-
-    def close(self) -> None:
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        if self.render_parameters.mode == "rgb_array":
+            return plan_view(self)
+        require_drawing()
+        return super().render()
 
 
 class VelocityEnv(gymnasium.Wrapper):
@@ -242,3 +256,10 @@ class VelocityEnv(gymnasium.Wrapper):
             truncated,
             self._info(float(cost), speed=speed, x_velocity=x_velocity),
         )
+
+    def render(self) -> Any:
+        """The robot's own picture; raises RuntimeError without a render mode or without OpenGL."""
+        if self.env.render_mode is None:
+            raise RuntimeError('render() needs a render mode: make(..., render_mode="rgb_array")')
+        require_drawing()
+        return self.env.render()

@@ -64,14 +64,15 @@ def _check_id(env_id: str) -> None:
 def make(env_id: str, *, seed: int | None = None, render_mode: str | None = None) -> gymnasium.Env:
     """A Gymnasium environment (five-value `step`) with costs and clearances in `info`.
 
-    Every `info`, that of `reset` included, has the same keys: "cost" (float), "costs" (by kind), "constraints" (signed
-    clearances in metres, or m/s for velocity tasks; negative where violated) and "goal_met" (bool). The zone tasks add
-    "inside" (zone -> bool).
+    Every `info`, that of `reset` included, has the same keys: "cost" (1.0 or 0.0), "costs" (by kind), "constraints"
+    (signed clearances in metres, or m/s for velocity tasks; negative where violated) and "goal_met" (bool). The zone
+    tasks add "inside" (zone -> bool), the velocity tasks "x_velocity" (m/s).
 
     Args:
         env_id: one of `available_ids()`.
         seed: used by the first `reset()` that names no seed of its own; later resets go on with the same stream.
-        render_mode: None, "rgb_array" (headless, seen from above), "human" or "depth_array".
+        render_mode: None, "rgb_array" (navigation tasks: a plan from above that needs no OpenGL), "human" or
+            "depth_array" (MuJoCo's own pictures, which need it).
 
     Raises:
         ValueError: for an unknown id (with the nearest names), an id that cannot run (with the reason) or an unknown

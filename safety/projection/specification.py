@@ -55,13 +55,17 @@ def solve_each(
 
 
 def _attempt(problem: Any) -> Status:
-    # An interior-point method may stall short of tight tolerances where the allowed set has no interior.
-    for accuracy in (1e-11, 1e-9, 1e-8):
-        options = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), accuracy)
+    # An interior-point method may stall where the allowed set has no interior: looser then, and an active-set method
+    # last.
+    attempts: list[tuple[str, dict[str, float]]] = [
+        (cvxpy.CLARABEL, dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), accuracy))
+        for accuracy in (1e-11, 1e-9, 1e-8)
+    ]
+    for solver, options in [*attempts, (cvxpy.HIGHS, {})]:
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Solution may be inaccurate")  # tried again, not accepted
-                problem.solve(solver=cvxpy.CLARABEL, ignore_dpp=False, **options)
+                problem.solve(solver=solver, ignore_dpp=False, **options)
         except cvxpy.SolverError:
             continue
         if problem.status == cvxpy.OPTIMAL:

@@ -16,6 +16,7 @@ TWO_PI = 2.0 * math.pi
 LANDMARK_VAR = 0.02**2  # m^2, objects known worse than this say nothing about the pose
 CERTAIN_VAR = 0.004**2  # m^2, below this and after so many readings that fit, a supposed object is one
 CERTAIN_READINGS = 8
+LOST_NEAR, LOST_FAR = 2, 25  # silent steps after which a single object within 0.5 m, within range, has jumped away
 MAX_SETS = 8  # a ring of 16 bins cannot tell more unknown objects apart
 MAX_BIRTHS = 3  # hypothesis sets begun per step and ring: bounds the time of a step
 MIN_READING = 1e-3  # readings below are left unexplained: they are beyond 99.9 % of the range
@@ -83,15 +84,19 @@ class ObjectMap:
             self._matches.append(best)
         return residuals
 
-    def finish(self, pose: tuple[float, float, float, float], slack: float) -> None:
-        """Take over this step's ring, at the corrected pose; `slack` [m] is the pose's uncertainty."""
+    def finish(self, pose: tuple[float, float, float, float], slack: float, dropped: bool = False) -> None:
+        """Take over this step's ring, at the corrected pose; `slack` [m] is the pose's uncertainty.
+
+        `dropped`: every ring of this observation is zero, which is a lost reading rather than an empty world.
+        """
         config = self.config
         for track in self.tracks:
             track.seen = False
         for (fx, fy, _), match in zip(self._detections, self._matches, strict=True):
             self._take(fx, fy, match, pose)
         if not any(self._values):
-            self._silence(pose)
+            if not dropped:
+                self._silence(pose)
         elif config.single:
             self._finish_single(pose)
         else:
@@ -162,7 +167,7 @@ class ObjectMap:
         if self.config.single and self.tracks:
             track = self.tracks[0]
             distance = math.hypot(track.x - pose[0], track.y - pose[1])
-            if distance < 0.5 or (self._silent > 25 and distance < 0.9 * self.max_dist):
+            if self._silent > (LOST_NEAR if distance < 0.5 else LOST_FAR) and distance < 0.9 * self.max_dist:
                 self.tracks = []  # reached or jumped away: where it is now is not known
 
     def _finish_single(self, pose: tuple[float, float, float, float]) -> None:

@@ -118,8 +118,12 @@ class LidarTracker:
         return values
 
     def _sensor_at(self, index: int) -> str:
-        layout = self.spec.layout or {}
-        return next((name for name in layout if layout[name].start <= index < layout[name].stop), "unknown")
+        layout = self.spec.layout
+        if layout is not None:
+            for name in layout:
+                if layout[name].start <= index < layout[name].stop:
+                    return name
+        return "unknown"
 
     def update(self, observation: np.ndarray) -> Scene:
         """Take one observation [o] and return what is known after it.
@@ -142,8 +146,9 @@ class LidarTracker:
             residuals += objects.begin(values[where], pose)
         self._correct(residuals, math.hypot(dx, dy))
         pose = (odometry.x, odometry.y, odometry.cos, odometry.sin)
+        dropped = not any(any(values[where]) for where, _ in self._maps)
         for _, objects in self._maps:
-            objects.finish(pose, self._slack)
+            objects.finish(pose, self._slack, dropped)
         return self._scene()
 
     def _correct(self, residuals: list[tuple[float, float, float]], moved: float) -> None:

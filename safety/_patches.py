@@ -60,7 +60,7 @@ def _import_package() -> Any:
 
         return decorate if cls is None else decorate(cls)
 
-    dataclasses.dataclass = tolerant  # type: ignore[assignment]
+    dataclasses.dataclass = tolerant
     sys.modules[MULTI_AGENT] = deferred
     try:
         package = importlib.import_module("safety_gymnasium")

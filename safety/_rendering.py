@@ -91,7 +91,7 @@ def plan_view(env: Any) -> np.ndarray:
     order = sorted(range(len(world.kinds)), key=lambda row: KINDS[world.kinds[row]] not in flat)
     for row in order:
         name = KINDS[world.kinds[row]]
-        disc(*world.positions[row], sizes[name], _COLOURS[name])
+        disc(float(world.positions[row, 0]), float(world.positions[row, 1]), sizes[name], _COLOURS[name])
     walls = next((o for o in task._obstacles if o.name == "sigwalls"), None)
     if walls is not None:
         far, limit = 2 * half + abs(x) + abs(y), walls.locate_factor

@@ -58,6 +58,9 @@ class NavigationEnv(Builder):
         self._task_class = task_class
         self._first_seed = seed
         super().__init__(task_id=task_id, config=config, render_mode=render_mode)
+        gymnasium.utils.EzPickle.__init__(  # a copy in another process starts from the same arguments
+            self, task_id, config, task_class=task_class, max_steps=max_steps, seed=seed, render_mode=render_mode
+        )
         self.max_steps = min(max_steps, int(self.task.num_steps))
         self._fast: FastTask | None = None
         self._clearances: Clearances | None = None
@@ -238,7 +241,7 @@ class VelocityEnv(gymnasium.Wrapper):
             "x_velocity": x_velocity,
         }
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:  # type: ignore[override]
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One control step; raises like `NavigationEnv.step`."""
         if self._over:
             raise RuntimeError("the episode is over or was never begun: call reset() before step()")

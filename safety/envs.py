@@ -97,7 +97,7 @@ def make(env_id: str, *, seed: int | None = None, render_mode: str | None = None
     if "config" in entry.kwargs:
         env: gymnasium.Env = NavigationEnv(**entry.kwargs, max_steps=max_steps, seed=seed, render_mode=render_mode)
     else:
-        inner = load_env_creator(str(entry.entry_point))(render_mode=render_mode, **entry.kwargs)
+        inner: Any = load_env_creator(str(entry.entry_point))(render_mode=render_mode, **entry.kwargs)
         env = VelocityEnv(inner, max_steps=max_steps, seed=seed)
     env.unwrapped.spec = entry
     return env
@@ -170,7 +170,7 @@ def make_vector(
     first = fresh_seed() if seed is None else seed
     factories = [_factory(env_id, first + index, render_mode) for index in range(num_envs)]
     vector: Any = gymnasium.vector.AsyncVectorEnv if workers else gymnasium.vector.SyncVectorEnv
-    return vector(factories)  # type: ignore[no-any-return]
+    return vector(factories)
 
 
 for _env_id in ZONE_IDS:  # so that gymnasium.make knows them too, once this module is imported

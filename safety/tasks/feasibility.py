@@ -43,7 +43,7 @@ def zones_reachable(
         offsets = grid[:, :, None, :] - centres[None, None]
         return np.asarray(np.einsum("xyni,xyni->xyn", offsets, offsets) < (size + slack) ** 2)
 
-    free = ~discs(hazards, radius).any(-1)
+    free = np.logical_not(np.any(discs(hazards, radius), axis=-1))
     cells = [tuple(np.clip(((point + reach) / CELL).astype(int), 0, len(axis) - 1)) for point in (agent, *zones)]
     if not all(free[cell] for cell in cells):
         return False
@@ -52,7 +52,7 @@ def zones_reachable(
         return all(labels[cell] == labels[cells[0]] for cell in cells)
     covered = discs(zones, zone_radius)
     # Stronger than pairwise paths: all ground outside the zones that counts hangs together, and every zone has a door.
-    labels, _ = ndimage.label(free & ~covered.any(-1))
+    labels, _ = ndimage.label(free & np.logical_not(np.any(covered, axis=-1)))
     outside = labels == labels[cells[0]] if labels[cells[0]] else np.zeros_like(free)
     for index, cell in enumerate(cells[1:]):
         labels, _ = ndimage.label(outside | (free & covered[:, :, index]))

@@ -66,6 +66,8 @@ class TrajectoryDiffusion(ModelMixin, ConfigMixin):
         if row_weights is not None and (len(row_weights) != horizon or min(row_weights) < 0):
             raise ValueError(f"row_weights must hold {horizon} numbers that are not negative, got {row_weights}")
         self.schedule = ScheduleConfig(**(schedule or {}))
+        # Saved in full: a model must not change its meaning when a default changes.
+        self.register_to_config(schedule=self.schedule.to_dict())
         self.conditioner = ObjectTokens(ego_dim, token_dim, goal_dim, context_dim, **(tokens_options or {}))
         self.network = build_denoiser(denoiser, horizon, dim, context_dim, **(denoiser_options or {}))
         self.drop = chances

@@ -119,7 +119,8 @@ def sample(
         steps: network calls over the whole schedule; None is the model's default.
         scheduler: overrides the model's schedule; training times, betas and prediction must be the model's.
         init: [B or 1, H, D] trajectory to start from, such as the shifted previous plan (warm start).
-        init_strength: share of the schedule that `init` is noised to, in (0, 1]; only the steps behind it are taken.
+        init_strength: share of the diffusion time that `init` is noised to, in (0, 1]: the sampler starts at the step
+            nearest to it and takes the steps behind.
         clip: clean estimates are kept within [-clip, clip]; None does not clip.
         callback: called after each step; returning True ends the loop with the current clean estimate.
         device: where to sample; that of context or init when None.
@@ -143,7 +144,10 @@ def sample(
     count = config.steps if steps is None else steps
     times, levels = timesteps(config, count), noise_levels(config, count)
     stepper = make_scheduler(config, count)
-    first = 0 if init is None else count - max(1, round(count * init_strength))
+    first = 0
+    if init is not None:
+        wanted = init_strength * config.train_steps
+        first = min(range(count), key=lambda index: abs(times[index] - wanted))
     times, levels = times[first:], levels[first:]
 
     like = next((given for given in (context, init) if given is not None), torch.empty(0))

@@ -44,6 +44,10 @@ class FastTask:
         self._bodies: dict[str, list[int]] = {}
         for kind, body in object_bodies(task):
             self._bodies.setdefault(kind, []).append(body)
+        self._gremlins: list[int] = []
+        if "gremlins" in task._mocaps:
+            leaders = [model.body(f"gremlin{i}mocap").id for i in range(task.gremlins.num)]
+            self._gremlins = [int(model.body_mocapid[body]) for body in leaders]
         self._costs = [self._cost_of(obstacle) for obstacle in task._obstacles]
         self._static = bool(task._is_load_static_geoms and task.static_geoms_contact_cost)
         space = task.obs_info.obs_space_dict
@@ -64,13 +68,20 @@ class FastTask:
     def forward(self, action: np.ndarray) -> None:
         """Advance the physics by one control step."""
         task = self._task
-        if task._mocaps or task.action_noise or task.debug:
+        if task.action_noise or task.debug or set(task._mocaps) - {"gremlins"}:
             task.simulation_forward(action)
             return
         task.agent.apply_action(action, None)
-        steps = task.random_generator.binomial(task.sim_conf.frameskip_binom_n, task.sim_conf.frameskip_binom_p)
+        steps = int(task.random_generator.binomial(task.sim_conf.frameskip_binom_n, task.sim_conf.frameskip_binom_p))
         model, data = task.model, task.data
-        mujoco.mj_step(model, data, int(steps))
+        if self._gremlins:
+            gremlins = task.gremlins
+            for _ in range(steps):  # they circle, led by bodies that are set before each physics step
+                target = (np.sin(data.time) * gremlins.travel, np.cos(data.time) * gremlins.travel, gremlins.size)
+                data.mocap_pos[self._gremlins] = target
+                mujoco.mj_step(model, data)
+        else:
+            mujoco.mj_step(model, data, steps)
         mujoco.mj_forward(model, data)
 
     # -- costs ---------------------------------------------------------------------------------------------------

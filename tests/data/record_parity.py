@@ -49,17 +49,18 @@ def record():
         observations, rewards, costs = [observation], [], []
         for index, action in enumerate(actions, start=1):
             observation, reward, cost, terminated, truncated, _ = env.step(action)
-            assert not (terminated or truncated), (env_id, index)
+            if terminated or truncated:
+                raise RuntimeError(f"{env_id} ended at step {index}")
             rewards.append(reward)
             costs.append(cost)
             if index % 10 == 0:
                 observations.append(observation)
-        name = "%s/%d/" % (env_id, seed)
+        name = f"{env_id}/{seed}/"
         arrays[name + "actions"] = actions
         arrays[name + "rewards"] = np.array(rewards)
         arrays[name + "costs"] = np.array(costs, dtype=float)
         arrays[name + "observations"] = np.array(observations, dtype=np.float32)
-        print(env_id, seed, "return %.4f cost %.0f" % (sum(rewards), sum(costs)))
+        print(env_id, seed, f"return {sum(rewards):.4f} cost {sum(costs):.0f}")
     packages = (mujoco, gymnasium, safety_gymnasium, np)
     arrays["versions"] = json.dumps({package.__name__: package.__version__ for package in packages})
     return arrays

@@ -361,3 +361,13 @@ def test_an_environment_can_be_pickled():
     env = envs.make("SafetyPointZones1-v0", seed=9)
     copy = pickle.loads(pickle.dumps(env))
     assert np.array_equal(env.reset()[0], copy.reset()[0])
+
+
+def test_gremlins_circle_as_in_the_released_code():
+    env, released = (envs.make("SafetyPointButton1-v0", seed=6) for _ in range(2))
+    env.reset()
+    released.reset()
+    for _ in range(20):
+        env.step(np.array([0.3, 0.2]))
+        released.unwrapped.task.simulation_forward(np.array([0.3, 0.2]))
+    assert np.array_equal(env.unwrapped.task.data.qpos, released.unwrapped.task.data.qpos)

@@ -17,6 +17,7 @@ import numpy as np
 SPACING = 0.03  # m, first distance of neighbouring cells on a curve
 FINEST = 2e-3  # m, cells are not split below this length
 MAX_CELLS = 48
+UNLIKELY = 1e-4  # cells that weigh less than this share of the heaviest are given up
 SUPPORT = 3.0  # how much likelier a cell becomes with each reading it explains that nothing known does
 
 
@@ -284,5 +285,6 @@ class HypothesisSet:
             weight = curves.weight * SUPPORT ** (support - support.max())
             self.curves = Curves(curves.value, curves.base, curves.shadow, curves.share, curves.half, weight)
             self._summarise()
+            self._keep(self.weights > UNLIKELY * self.weights.max())
         self.age += 1
         return covered

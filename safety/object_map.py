@@ -26,6 +26,10 @@ def _uncertainty(track: Track) -> float:
     return track.var
 
 
+def _spread(cells: HypothesisSet) -> float:
+    return cells.sigma
+
+
 class ObjectMap:
     """The map of one kind. The tracker calls `begin` on every map, corrects the pose, then calls `finish`."""
 
@@ -145,20 +149,20 @@ class ObjectMap:
         track.against = 0
         track.seen = True
 
-    def _explain_away(self, x: float, y: float) -> None:
+    def _explain_away(self, x: float, y: float, tolerance: float = 5e-3) -> None:
         """An object is certain: what was only supposed because of readings that it explains goes."""
         bins, reach = len(self._values), self.max_dist
 
         def needed(origin: Origin | None) -> bool:
-            return origin is None or not origin.explained_by(x, y, reach, bins, 5e-3)
+            return origin is None or not origin.explained_by(x, y, reach, bins, tolerance)
 
         self.sets = [c for c in self.sets if needed(c.origin) and c.drop_near(x, y, self.config.separation)]
         self.tracks = [
             t
             for t in self.tracks
             if t.origin is None
+            or (t.x == x and t.y == y)
             or (needed(t.origin) and math.hypot(t.x - x, t.y - y) > self.config.separation)
-            or (t.x - x) ** 2 + (t.y - y) ** 2 == 0.0
         ]
 
     def _silence(self, pose: tuple[float, float, float, float]) -> None:
@@ -288,18 +292,22 @@ class ObjectMap:
             ring = np.asarray(values)
             unexplained = np.zeros(len(values), dtype=bool)
             unexplained[open_bins] = True
-            kept = []
+            kept, settled = [], []
             for cells in self.sets:
                 covered = cells.update(ring, unexplained, pose, slack)
                 if covered is None:
                     continue
                 left_over.difference_update(np.flatnonzero(covered).tolist())
                 if cells.sigma < config.resolve_sigma:
-                    mean_x, mean_y = cells.mean.tolist()
-                    self.tracks.append(Track(mean_x, mean_y, cells.covariance(), cells.origin))
+                    settled.append(cells)
                 elif config.moves == "no" or cells.age < 5:
                     kept.append(cells)
             self.sets = kept
+            for cells in sorted(settled, key=_spread):
+                mean_x, mean_y = cells.mean.tolist()
+                if all(math.hypot(t.x - mean_x, t.y - mean_y) > config.separation for t in self.tracks):
+                    self.tracks.append(Track(mean_x, mean_y, cells.covariance(), cells.origin))
+                    self._explain_away(mean_x, mean_y, 3.0 * cells.sigma)
         if left_over:
             self._suppose(left_over, pose, slack)
 

@@ -29,7 +29,7 @@ class MapConfig:
     gate: float = 0.05
     drift: float = 1e-4
     patience: int = 2
-    separation: float = 0.1
+    separation: float = 0.2
     resolve_sigma: float = 0.004
     forget_sigma: float = 0.6
 

@@ -56,9 +56,9 @@ ROWS = {
     "stuck": "stuck, share of steps",
     "interventions": "filter interventions",
     "infeasible": "steps without a safe action",
-    "plan_ms": "per plan [ms]",
-    "filter_ms": "per filtered step [ms]",
-    "control_ms": "per control step [ms]",
+    "plan_ms": "per plan, ms",
+    "filter_ms": "per filtered step, ms",
+    "control_ms": "per control step, ms",
 }
 
 
@@ -72,6 +72,7 @@ def results_table(results: Mapping[str, EvaluationResult], *, baseline: str | No
     Raises:
         ValueError: no such baseline.
     """
+    from rich.markup import escape
     from rich.table import Table
 
     if baseline is not None and baseline not in results:
@@ -79,7 +80,7 @@ def results_table(results: Mapping[str, EvaluationResult], *, baseline: str | No
     table = Table(caption="mean [95 % bootstrap interval]")
     table.add_column("")
     for name, result in results.items():
-        table.add_column(f"{name} ({len(result.episodes)})", justify="right")
+        table.add_column(escape(f"{name} ({len(result.episodes)})"), justify="right")
     costs = [result.aggregate()["cost"] for result in results.values()]
     for column, title in ROWS.items():
         intervals = [result.interval(column) for result in results.values()]
@@ -88,7 +89,7 @@ def results_table(results: Mapping[str, EvaluationResult], *, baseline: str | No
         if column == "return" and baseline is not None:
             base = results[baseline]
             differences = ["" if name == baseline else str(item.compare(base)) for name, item in results.items()]
-            table.add_row(f"  minus {baseline}'s", *differences)
+            table.add_row(escape(f"  minus {baseline}'s"), *differences)
         if column == "cost":
             table.add_row("  worst episode", *(f"{cost['max']:g}" for cost in costs))
             table.add_row("  mean of the worst 10 %", *(f"{cost['cvar_0.1']:.3g}" for cost in costs))

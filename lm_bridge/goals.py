@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -155,7 +156,7 @@ class GoalSpace:
         caution = nearest("caution", CAUTION_BLOCK, self.caution_codes, CAUTIONS)
         signs = self.avoid_codes @ row[AVOID_BLOCK] / np.square(self.avoid_codes).sum(1)
         margins["avoid"] = float(np.abs(signs).min())
-        avoid = tuple(colour for colour, sign in zip(COLOURS, signs) if sign > 0.0)
+        avoid = tuple(colour for colour, sign in zip(COLOURS, signs, strict=True) if sign > 0.0)
         return DecodedGoal(target, mode, avoid, caution, margins)
 
     def to_json(self) -> str:

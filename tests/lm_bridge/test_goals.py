@@ -37,7 +37,8 @@ def test_decoding_survives_noise() -> None:
 def test_encode_gives_one_row_per_target_in_order() -> None:
     spec = SimpleNamespace(kind="sequence", targets=("green", "red"), avoid=("blue",), caution="careful")
     rows = SPACE.encode(spec)
-    assert rows.shape == (2, 32) and rows.dtype == np.float32
+    assert rows.shape == (2, 32)
+    assert rows.dtype == np.float32
     assert [g.target for g in SPACE.decode(rows)] == ["green", "red"]
     assert SPACE.encode_goal().shape == (1, 32)
     assert SPACE.decode(SPACE.encode_goal())[0].target == "goal"

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,12 +58,14 @@ def combine(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     return torch.lerp(unconditional, conditional, scale)
 
 
-def value_guide(value: Callable[[Tensor], Tensor], scale: float = 0.1, **options) -> Guide:
+def value_guide(value: Callable[[Tensor], Tensor], scale: float = 0.1, **options: Any) -> Guide:
     """Classifier guidance towards a higher value of the plan, `value(clean [B, H, D]) -> [B]`."""
     return Guide(lambda clean, t: value(clean), scale, **options)
 
 
-def cost_guide(cost: Callable[[Tensor], Tensor], scale: float = 0.1, *, limit: float | None = None, **options) -> Guide:
+def cost_guide(
+    cost: Callable[[Tensor], Tensor], scale: float = 0.1, *, limit: float | None = None, **options: Any
+) -> Guide:
     """Guidance away from `cost(clean [B, H, D]) -> [B]`; with a limit, only samples above it are moved."""
 
     def objective(clean: Tensor, t: int) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -226,7 +226,14 @@ def _project(projection: Callable[[Tensor], Tensor], clean: Tensor) -> Tensor:
 
 
 def _advance(
-    stepper, config: ScheduleConfig, clean: Tensor, t: int, following: int, x: Tensor, generator, temperature: float
+    stepper: Any,
+    config: ScheduleConfig,
+    clean: Tensor,
+    t: int,
+    following: int,
+    x: Tensor,
+    generator: torch.Generator,
+    temperature: float,
 ) -> Tensor:
     if config.scheduler != "ddpm":
         return stepper.step(clean, t, x, return_dict=False)[0]

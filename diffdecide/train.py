@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,8 +30,9 @@ _FREE = {"log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "tra
 # `batch_size` is among them because the product with the number of processes is what counts.
 _FREE |= {"device", "batch_size", "find_unused_parameters"}
 
+EvalFn = Callable[[nn.Module, int], Mapping[str, float]]
 
-@runtime_checkable
+
 class Trainable(Protocol):
     """A module that `fit` can train; it is an `nn.Module` as well."""
 
@@ -160,7 +161,7 @@ def fit(
     *,
     output_dir: str | os.PathLike[str],
     resume: bool = False,
-    eval_fn: Callable[[nn.Module, int], Mapping[str, float]] | None = None,
+    eval_fn: EvalFn | None = None,
 ) -> FitResult:
     """Train `module` on `dataset` and leave it holding the averaged weights.
 
@@ -182,7 +183,7 @@ def fit(
         FloatingPointError: the loss is no longer finite.
     """
     began = time.perf_counter()
-    if not isinstance(module, Trainable):
+    if not (callable(getattr(module, "loss", None)) and callable(getattr(module, "save_pretrained", None))):
         raise ValueError(f"module must have loss() and save_pretrained(), {type(module).__name__} lacks one of them")
     if len(dataset) < 1:
         raise ValueError("the data set is empty")
@@ -301,7 +302,9 @@ def _can_fuse(named: Mapping[str, Tensor]) -> bool | None:
     return True if fits else None
 
 
-def _evaluate(eval_fn, module: nn.Module, average: Average, step: int, log: TrainLog, accelerator: Accelerator) -> None:
+def _evaluate(
+    eval_fn: EvalFn, module: nn.Module, average: Average, step: int, log: TrainLog, accelerator: Accelerator
+) -> None:
     if accelerator.is_main_process:
         module.eval()
         with average.applied(), torch.no_grad():

@@ -20,7 +20,8 @@ class TrainLog:
     def __init__(self, path: Path, start: int, accelerator: Accelerator) -> None:
         self.path, self.accelerator = path, accelerator
         self.sums: dict[str, Tensor] = {}
-        self.count, self.clock, self.line = 0, time.perf_counter(), {}
+        self.count, self.clock = 0, time.perf_counter()
+        self.line: dict[str, float] = {}
         if accelerator.is_main_process:
             forget_after(path, start)
 

@@ -32,13 +32,13 @@ def write_plan(recorder: RolloutRecorder, path: str | os.PathLike[str], *, plan:
     figure = Figure(figsize=(10.5, 5.2), facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1.0))
-    _paths(left, plan, recorder.margin)
+    _paths(left, plan, recorder.margin, recorder.forward_offset)
     _clearance(right, plan, recorder.margin)
     figure.suptitle(f"“{_short(recorder.instruction, 90)}”", fontsize=11, color=INK, fontweight="bold")
     return write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=130, format="png"))
 
 
-def _paths(axes: Axes, plan: PlanSnapshot, margin: float) -> None:
+def _paths(axes: Axes, plan: PlanSnapshot, margin: float, forward_offset: float) -> None:
     from matplotlib.collections import LineCollection
     from matplotlib.patches import Circle
 
@@ -79,7 +79,7 @@ def _paths(axes: Axes, plan: PlanSnapshot, margin: float) -> None:
     chosen = np.vstack([here, plan.chosen])
     axes.plot(chosen[:, 0], chosen[:, 1], color=PLAN, lw=2.6, zorder=7, label="chosen", solid_capstyle="round")
     axes.plot(*chosen[-1], "o", color="white", mec=PLAN, mew=1.8, ms=6, zorder=8)
-    yaw = float(scene.state[2])
+    yaw = float(scene.state[2]) + forward_offset
     axes.add_patch(Circle(tuple(here), 0.1, facecolor=AGENT, edgecolor="white", lw=1.2, zorder=9))
     axes.plot(
         [here[0], here[0] + 0.09 * np.cos(yaw)], [here[1], here[1] + 0.09 * np.sin(yaw)], color="white", lw=2, zorder=10

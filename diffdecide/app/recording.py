@@ -88,12 +88,16 @@ class RolloutRecorder:
         goals: names of the sub-goals in order ("green", "red", or "goal").
         dt: seconds per control step.
         margin: metres that the filter keeps.
+        forbidden: kinds never to be entered ("blue_zone").
+        forward_offset: radians from the agent's yaw to where it drives (`safety.dynamics`: not zero for the Car).
     """
 
     instruction: str
     goals: tuple[str, ...]
     dt: float
     margin: float
+    forbidden: tuple[str, ...] = ()
+    forward_offset: float = 0.0
     outcome: str | None = None  # "succeeded", "failed: ...", shown in the last frame
     frames: list[Frame] = field(default_factory=list)
     plans: list[PlanSnapshot] = field(default_factory=list)

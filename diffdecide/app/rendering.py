@@ -134,6 +134,11 @@ class _Stage:
             self._disc(canvas, centre, radius, None if hollow else style.fill, style.edge, 2)
             if kind in ("hazards", "pillars", "gremlins"):
                 self._dashes(canvas, centre, radius + self.recorder.margin, style.edge)
+            elif kind in self.recorder.forbidden:
+                self._dashes(canvas, centre, radius + self.recorder.margin, UNSAFE)
+                for corner in (np.array([1.0, 1.0]), np.array([1.0, -1.0])):
+                    stroke = np.array([centre - 0.707 * radius * corner, centre + 0.707 * radius * corner])
+                    self._line(canvas, stroke, UNSAFE, 1.5)
             if kind.endswith("_zone") or kind == "goal":
                 canvas.text(
                     self.xy(centre), style.label, fill=style.edge, font=_font(12 * _OVERSAMPLE, True), anchor="mm"
@@ -191,7 +196,7 @@ class _Stage:
         return page
 
     def _agent(self, canvas: ImageDraw.ImageDraw, state: np.ndarray) -> None:
-        yaw = float(state[2])
+        yaw = float(state[2]) + self.recorder.forward_offset
         centre = state[:2]
 
         def at(angle: float, radius: float) -> tuple[float, float]:

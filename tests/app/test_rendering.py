@@ -83,6 +83,13 @@ def test_moving_objects_and_empty_scenes_can_be_drawn(tmp_path):
     assert write_gif(empty, tmp_path / "empty.gif", size=96).exists()
 
 
+def test_forbidden_zones_are_crossed_out(tmp_path):
+    result = recorder(3)
+    result.forbidden = ("green_zone",)
+    with Image.open(write_gif(result, tmp_path / "r.gif", size=160)) as gif:
+        assert pink(gif) > 20
+
+
 def test_nothing_recorded_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no frame"):
         write_gif(RolloutRecorder("x", (), 0.02, 0.0), tmp_path / "r.gif")

@@ -171,6 +171,12 @@ class Bridge(nn.Module):
         logits = [SlotLogits(*(array[i] for array in arrays)) for i in range(len(texts))]
         return logits, out.embedding.float().cpu().numpy()
 
+    @torch.no_grad()
+    def round_to_half(self) -> None:
+        """Round the trained weights to half precision, in which they are saved, so that saving changes nothing."""
+        for tensor in self.model.trained_state().values():
+            tensor.copy_(tensor.half())
+
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Adapter and heads into one half-precision safetensors file, so that neither can be lost without the other."""
         from safetensors.torch import save_file

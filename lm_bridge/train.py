@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,11 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffdecide.files import write_json, write_text
+from lm_bridge.bridge import Bridge
+from lm_bridge.card import model_card
 from lm_bridge.encoder import POSITIONS, EncoderConfig
 from lm_bridge.goals import CAUTIONS, COLOURS, GOAL_DIM, TARGETS, GoalSpace
 from lm_bridge.grammar import KINDS
 from lm_bridge.instructions import INTENTS, Example, InstructionConfig, Instructions
-from lm_bridge.reading import SlotLogits, read
+from lm_bridge.validation import calibrate, score, validation_examples
 
 if TYPE_CHECKING:
     from diffdecide.train import FitResult
@@ -133,59 +135,14 @@ class InstructionDataset:
         return collate([self.source.at(self.seed, int(i)) for i in indices], self.tokenizer, self.space)
 
 
-def score(
-    examples: Sequence[Example], logits: Sequence[SlotLogits], *, min_confidence: float = 0.5
-) -> dict[str, float]:
-    """Shares of sentences read right: by slot, whole tasks ("full"), and how well refusals are told apart.
-
-    "full" counts every slot including the caution, "task" leaves the caution out; "declined_ok" is the share of good
-    sentences that would be refused, "accepted_bad" that of bad ones that would be acted on, "acted_wrongly" that of
-    good ones that would be acted on as another task.
-    """
-    hits: Counter[str] = Counter()
-    total: Counter[str] = Counter()
-
-    def count(name: str, hit: bool) -> None:
-        hits[name] += hit
-        total[name] += 1
-
-    for example, row in zip(examples, logits, strict=True):
-        reading = read(row)
-        acted_on = reading.intent == "ok" and not reading.forbidden_targets
-        acted_on = acted_on and reading.confidence["task"] >= min_confidence
-        count("intent", reading.intent == example.intent)
-        if example.intent != "ok" or example.slots is None:
-            count("accepted_bad", acted_on)
-            continue
-        want, got = example.slots, reading.slots
-        count("declined_ok", not acted_on)
-        count("kind", got.kind == want.kind)
-        count("targets", got.targets == want.targets)
-        count("avoid", set(got.avoid) == set(want.avoid))
-        count("caution", got.caution == want.caution)
-        task = (got.kind, got.targets, set(got.avoid)) == (want.kind, want.targets, set(want.avoid))
-        count("task", task)
-        count("full", task and got.caution == want.caution)
-        count("acted_wrongly", acted_on and not task)
-    return {name: hits[name] / total[name] for name in total}
-
-
-def validation_examples(count: int, config: InstructionConfig, *, seed: int = 10_000) -> list[Example]:
-    """Sentences of the validation side: its verbs and frames are in no training sentence."""
-    settings = InstructionConfig(**{**asdict(config), "split": "validation", "rare_verbs": 0.0})
-    source = Instructions(settings)
-    return [source.at(seed, index) for index in range(count)]
-
-
 def train_bridge(
     config: TrainBridgeConfig, output_dir: str | os.PathLike[str], *, resume: bool = False
 ) -> tuple[FitResult, Mapping[str, float]]:
-    """Train from the packaged language model and save a bridge that `Bridge.from_pretrained(output_dir)` loads.
+    """Train from the frozen language model and save a bridge that `Bridge.from_pretrained(output_dir)` loads.
 
-    Returns the trainer's result and the validation figures.
+    Returns the trainer's result and the figures on the validation side of the vocabulary (see `validation.score`).
     """
     from diffdecide.train import TrainConfig, fit
-    from lm_bridge.bridge import Bridge
 
     bridge = Bridge.untrained(
         config.encoder, seed=config.seed, min_confidence=config.min_confidence, training=asdict(config)
@@ -214,6 +171,22 @@ def train_bridge(
         progress=config.progress,
         overwrite=config.overwrite,
     )
-    result = fit(bridge, data, settings, output_dir=Path(output_dir), resume=resume, eval_fn=validate)
-    figures = {name.removeprefix("eval/"): value for name, value in result.metrics.items() if name.startswith("eval/")}
+    result = fit(bridge, data, settings, output_dir=output_dir, resume=resume, eval_fn=validate)
+    figures = finish(bridge, held_out, output_dir, minutes=result.seconds / 60.0)
     return result, figures
+
+
+def finish(
+    bridge: Bridge, held_out: Sequence[Example], output_dir: str | os.PathLike[str], *, minutes: float
+) -> dict[str, float]:
+    """Calibrate a trained bridge on `held_out`, save it with its model card, and give its figures."""
+    folder = Path(output_dir)
+    bridge.round_to_half()  # what is measured is what is saved
+    logits = bridge.predict([example.text for example in held_out])
+    bridge.temperature = calibrate(held_out, logits)
+    figures = score(held_out, logits, min_confidence=bridge.min_confidence, temperature=bridge.temperature)
+    bridge.save_pretrained(folder)
+    card = model_card(training=bridge.training_record, figures=figures, sentences=len(held_out), minutes=minutes)
+    write_text(folder / "README.md", card)
+    write_json(folder / "figures.json", {"sentences": len(held_out), "minutes": minutes, **figures})
+    return figures

@@ -10,7 +10,8 @@ from diffdecide.nets.language_backbone import BackboneError, LoraSettings, add_l
 from lm_bridge.bridge import Bridge, BridgeError
 from lm_bridge.encoder import EncoderConfig
 from lm_bridge.instructions import InstructionConfig
-from lm_bridge.train import InstructionDataset, TrainBridgeConfig, collate, score, validation_examples
+from lm_bridge.train import InstructionDataset, TrainBridgeConfig, collate
+from lm_bridge.validation import score, validation_examples
 
 SMALL = EncoderConfig(lora_rank=2, lora_layers=(5,), width=32, depth=1, heads=2)
 

@@ -349,3 +349,10 @@ def target_token(features: SceneTokens, kind: str) -> int:
     if not wanted.any():
         return -1
     return int(np.where(wanted, features.tokens[:, _DISTANCE], np.inf).argmin())
+
+
+def token_kind(features: SceneTokens, index: int) -> str:
+    """The kind (of `safety.scene.KINDS`) of token `index`; empty if there is no such object."""
+    if not features.mask[index]:
+        return ""
+    return KINDS[int(features.tokens[index, len(GEOMETRY) :].argmax())]

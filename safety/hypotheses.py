@@ -17,6 +17,7 @@ import numpy as np
 SPACING = 0.03  # m, first distance of neighbouring cells on a curve
 FINEST = 2e-3  # m, cells are not split below this length
 MAX_CELLS = 48
+NEIGHBOURHOOD = 0.1  # m, cells this close count as the same place
 UNLIKELY = 1e-4  # cells that weigh less than this share of the heaviest are given up
 SUPPORT = 3.0  # how much likelier a cell becomes with each reading it explains that nothing known does
 
@@ -177,12 +178,25 @@ class Origin:
 class HypothesisSet:
     """Weighted cells, placed in the odometric frame, of which at most one holds a static object."""
 
-    __slots__ = ("_bins", "_max_dist", "age", "curves", "mean", "origin", "points", "sigma", "spacing", "weights")
+    __slots__ = (
+        "_bins",
+        "_likeliest",
+        "_max_dist",
+        "age",
+        "curves",
+        "mean",
+        "origin",
+        "points",
+        "sigma",
+        "spacing",
+        "supports",
+        "weights",
+    )
 
     def __init__(self, curves: Curves, origin: Origin, max_dist: float, bins: int) -> None:
         self.origin, self.curves = origin, curves
         self._max_dist, self._bins = max_dist, bins
-        self.age = 0
+        self.age = self.supports = 0
         self._place()
 
     def _place(self) -> None:
@@ -197,6 +211,7 @@ class HypothesisSet:
         weight = self.curves.weight
         self.weights = weight / weight.sum()
         self.mean = self.weights @ self.points
+        self._likeliest: tuple[float, float, float] | None = None
         spread = self.points - self.mean
         inner = self.spacing * self.spacing / 3.0
         self.sigma = math.sqrt(float(self.weights @ ((spread * spread).sum(axis=1) + inner)))
@@ -210,10 +225,19 @@ class HypothesisSet:
         return float(xx) + inner, float(xy), float(yy) + inner
 
     def likeliest(self) -> tuple[float, float, float]:
-        """The likeliest cell (x, y) and the root mean square distance of all cells from it, m."""
-        x, y = self.points[int(self.weights.argmax())].tolist()
-        dx, dy = self.mean[0] - x, self.mean[1] - y
-        return x, y, math.sqrt(self.sigma**2 + float(dx * dx + dy * dy))
+        """The place with most weight within `NEIGHBOURHOOD`, and the root mean square distance of all cells from it.
+
+        Returns:
+            x, y, sigma in m.
+        """
+        if self._likeliest is None:
+            px, py = self.points[:, 0], self.points[:, 1]
+            apart = (px[:, None] - px) ** 2 + (py[:, None] - py) ** 2
+            mass = (np.maximum(1.0 - apart / NEIGHBOURHOOD**2, 0.0) * self.weights).sum(axis=1)
+            x, y = self.points[int(mass.argmax())].tolist()
+            dx, dy = self.mean[0] - x, self.mean[1] - y
+            self._likeliest = x, y, math.sqrt(self.sigma**2 + float(dx * dx + dy * dy))
+        return self._likeliest
 
     def drop_near(self, x: float, y: float, radius: float) -> bool:
         """Remove cells within `radius` [m] of an object that is already known; False if none is left."""
@@ -287,4 +311,5 @@ class HypothesisSet:
             self._summarise()
             self._keep(self.weights > UNLIKELY * self.weights.max())
         self.age += 1
+        self.supports += bool(covered.any())
         return covered

@@ -17,6 +17,7 @@ LANDMARK_VAR = 0.02**2  # m^2, objects known worse than this say nothing about t
 CERTAIN_VAR = 0.004**2  # m^2, below this and after so many readings that fit, a supposed object is one
 CERTAIN_READINGS = 8
 LOST_NEAR, LOST_FAR = 2, 25  # silent steps after which a single object within 0.5 m, within range, has jumped away
+GLITCH_AGE, GLITCH_READINGS = 15, 3  # steps and readings: what was supported this rarely was a slip of the pose
 MAX_SETS = 8  # a ring of 16 bins cannot tell more unknown objects apart
 MAX_BIRTHS = 3  # hypothesis sets begun per step and ring: bounds the time of a step
 MIN_READING = 1e-3  # readings below are left unexplained: they are beyond 99.9 % of the range
@@ -295,7 +296,7 @@ class ObjectMap:
             kept, settled = [], []
             for cells in self.sets:
                 covered = cells.update(ring, unexplained, pose, slack)
-                if covered is None:
+                if covered is None or (cells.age > GLITCH_AGE and cells.supports <= GLITCH_READINGS):
                     continue
                 left_over.difference_update(np.flatnonzero(covered).tolist())
                 if cells.sigma < config.resolve_sigma:

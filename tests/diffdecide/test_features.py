@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from diffdecide.features import (
     GEOMETRY,
     TOKEN_DIM,
@@ -152,7 +153,9 @@ def test_torch_form_has_gradients_and_masks_absent_objects() -> None:
     assert mask.sum(dim=1).tolist() == [3, 3, 3]
     assert tokens[~mask].abs().sum() == 0
     tokens.sum().backward()
-    assert poses.grad is not None and bool(poses.grad.isfinite().all()) and bool(poses.grad.abs().sum() > 0)
+    assert poses.grad is not None
+    assert bool(poses.grad.isfinite().all())
+    assert bool(poses.grad.abs().sum() > 0)
 
 
 def test_moving_objects_are_advanced() -> None:

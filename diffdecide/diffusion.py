@@ -190,7 +190,7 @@ class TrajectoryDiffusion(ModelMixin, ConfigMixin):
         logits = logits.float()
         # A target that is not present, and a goal that was dropped, teach the pointer nothing.
         at_target = logits.gather(1, index.clamp_min(0)[:, None])[:, 0]
-        index = torch.where(dropped | (at_target <= ABSENT), -1, index)
+        index = torch.where(dropped | (at_target < ABSENT / 2), -1, index)  # half precision rounds ABSENT
         return F.cross_entropy(logits, index, ignore_index=-1, reduction="sum") / len(logits)
 
 

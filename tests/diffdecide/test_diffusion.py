@@ -130,6 +130,16 @@ def test_unknown_targets_are_ignored():
     assert model.loss(data, generator())["target"] > 0
 
 
+def test_absent_targets_are_ignored_under_autocast():
+    model, data = build(drop_goal=0.0), batch()
+    data["token_mask"][:, 0] = False
+    data["target_index"][:] = 0
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        parts = model.loss(data, generator())
+    assert parts["target"] == 0
+    assert parts["loss"].isfinite()
+
+
 def test_conditions_are_dropped_per_sample_and_independently():
     seen = {}
     model = build(drop_goal=0.3, drop_return=0.5, drop_budget=0.2)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safety.controllers.geodesic import GeodesicField, geodesic_field
-from safety.controllers.objective import Objective
+from safety.controllers.objective import SOFT_MARGIN, Objective
 
 Floats = NDArray[np.float32]
 
@@ -45,7 +45,7 @@ class PlanJudge:
         margin: float,
         soft_weight: float = 1.0,
         hard_weight: float = 30.0,
-        soft_margin: float = 0.1,
+        soft_margin: float = SOFT_MARGIN,
     ) -> None:
         self.objective = objective
         self.margin = margin

@@ -13,6 +13,8 @@ from safety.scene import Scene
 HARD_KINDS = ("hazards", "gremlins", "buttons")
 # Kinds that are free but push the agent off its course: kept clear of where it is cheap.
 SOFT_KINDS = ("vases", "pillars", "push_box")
+ZONE_KINDS = ("red_zone", "green_zone", "blue_zone", "yellow_zone")
+SOFT_MARGIN = 0.1  # m kept beyond the radius of a soft obstacle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,6 @@ def objective(scene: Scene, sub_goal: SubGoal) -> Objective:
     """The objective that `sub_goal` means in `scene`."""
     targets = scene.of_kind(sub_goal.target)
     hard = [i for i in scene.of_kind(*HARD_KINDS, *sub_goal.avoid) if i not in targets]
-    soft = scene.of_kind(*SOFT_KINDS)
     if len(targets):
         distance = np.linalg.norm(scene.positions[targets] - scene.state[:2], axis=1)
         nearest = targets[int(np.argmin(distance))]
@@ -56,6 +57,18 @@ def objective(scene: Scene, sub_goal: SubGoal) -> Objective:
         dwell=dwell,
         hard_centers=scene.positions[hard],
         hard_radii=scene.radii[hard],
-        soft_centers=scene.positions[soft],
-        soft_radii=scene.radii[soft],
+        **soft_obstacles(scene, sub_goal.target, sub_goal.avoid),
     )
+
+
+def soft_obstacles(scene: Scene, target: str, avoid: tuple[str, ...] = ()) -> dict[str, NDArray[np.float64]]:
+    """`soft_centers` and `soft_radii` of an objective: what is free to touch but better gone around.
+
+    Zones that are not the target are among them: whoever crosses one slowly has visited it.
+    """
+    others = [kind for kind in ZONE_KINDS if kind != target and kind not in avoid]
+    things, zones = scene.of_kind(*SOFT_KINDS), scene.of_kind(*others)
+    return {
+        "soft_centers": np.concatenate([scene.positions[things], scene.positions[zones]]),
+        "soft_radii": np.concatenate([scene.radii[things], scene.radii[zones] - SOFT_MARGIN]),
+    }

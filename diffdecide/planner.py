@@ -1,0 +1,343 @@
+"""The receding-horizon planner: candidates from a diffusion model, projected, ranked, executed a few steps, replanned.
+
+A planner is a folder: `planner.json` (this class's config), `diffusion/` (the model), `statistics.json` (normalisers of
+return and budget). Everything in it is JSON and safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffdecide.data.windows import WindowStatistics
+from diffdecide.diffusion import TrajectoryDiffusion
+from diffdecide.features import FeatureConfig, SceneTokens, token_kind
+from diffdecide.files import write_json
+from diffdecide.guidance import Guide
+from diffdecide.plan import Plan, PlanRows
+from diffdecide.plan_projection import PlanProjection
+from diffdecide.sampling import sample
+from safety.caution import PLAN_EXTRA
+from safety.constraints import Ball
+from safety.controllers.judge import FieldCache, PlanJudge
+from safety.controllers.objective import HARD_KINDS, Objective, soft_obstacles
+from safety.dynamics import dynamics_for
+from safety.scene import Scene
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannerConfig:
+    """How plans are made. The first block belongs to the trained model, the second may be changed at will."""
+
+    agent: str
+    environments: tuple[str, ...]  # ids that the model was trained on
+    goal_space: str  # fingerprint of the goal embeddings
+    rows: PlanRows = field(default_factory=PlanRows)
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+
+    candidates: int = 32
+    warm_share: float = 0.5  # share of the candidates that start from the previous plan
+    warm_strength: float = 1 / 3  # how far up the schedule the previous plan is noised
+    steps: int = 5
+    scheduler: str = "ddim"
+    temperature: float = 1.0
+    guidance_scale: float = 1.0  # classifier-free guidance on goal, return and budget
+    clearance_guidance: float = 0.0  # scale of the gradient guide away from obstacles
+    return_target: float | None = 1.0  # normalised return asked for; None: unconditional
+    budget: float | None = -0.5  # normalised cost budget asked for; None: unconditional
+    replan: int = 4  # control steps between plans
+    project: bool = True
+    projection_iterations: int = 2
+    margin_extra: float = PLAN_EXTRA  # m beyond the filter's margin
+    proposal: str = "diffusion"  # or "gaussian": the same ranking without a model, for comparison
+
+    def __post_init__(self) -> None:
+        for name, low in (("candidates", 1), ("steps", 1), ("replan", 1), ("projection_iterations", 1)):
+            if getattr(self, name) < low:
+                raise ValueError(f"PlannerConfig.{name} must be at least {low}, got {getattr(self, name)}")
+        if not 0 <= self.warm_share <= 1:
+            raise ValueError(f"PlannerConfig.warm_share must lie in [0, 1], got {self.warm_share}")
+        if self.replan > self.rows.span:
+            raise ValueError(f"PlannerConfig.replan must be at most the plan's {self.rows.span} steps: {self.replan=}")
+        if self.margin_extra < 0:
+            raise ValueError(f"PlannerConfig.margin_extra must be >= 0 m, got {self.margin_extra}")
+        if self.proposal not in ("diffusion", "gaussian"):
+            raise ValueError(f"PlannerConfig.proposal must be 'diffusion' or 'gaussian', got {self.proposal!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> PlannerConfig:
+        value = dict(value)
+        value["rows"] = PlanRows(**value["rows"])
+        value["features"] = FeatureConfig(**value["features"])
+        value["environments"] = tuple(value["environments"])
+        return cls(**value)
+
+
+class Planner:
+    """Plans for one agent in one environment at a time: `reset`, then `plan` whenever a new plan is due."""
+
+    def __init__(
+        self,
+        model: TrajectoryDiffusion,
+        config: PlannerConfig,
+        statistics: WindowStatistics,
+        *,
+        guides: Sequence[Guide] = (),
+    ) -> None:
+        if model.config["horizon"] != config.rows.rows:
+            raise ValueError(
+                f"the model plans {model.config['horizon']} rows, the planner's config has {config.rows.rows}"
+            )
+        self.model = model.eval()
+        self.config = config
+        self.statistics = statistics.eval()
+        self.guides = tuple(guides)
+        self.dynamics = dynamics_for(config.agent)
+        self.reset(seed=0)
+
+    def reset(self, *, seed: int) -> None:
+        """Forget the last episode; all randomness of the next one follows from `seed`."""
+        self._generator = torch.Generator().manual_seed(seed)
+        self._previous: Tensor | None = None  # [T, 2] motor commands of the last plan
+        self._fields = FieldCache()
+
+    @torch.no_grad()
+    def plan(
+        self,
+        scene: Scene,
+        tokens: SceneTokens,
+        goal: np.ndarray,
+        *,
+        constraints: Sequence[Ball] = (),
+        margin: float,
+        elapsed: int | None = None,
+        budget: float | None = None,
+    ) -> Plan:
+        """A plan from the current scene.
+
+        Args:
+            tokens: the scene's features, see `diffdecide.features`.
+            goal: [G] embedding of the current sub-goal.
+            constraints: further balls to keep clear of (zones that an instruction forbids).
+            margin: metres that the filter keeps; plans keep `config.margin_extra` more.
+            elapsed: control steps since the last plan; None: `config.replan`.
+            budget: cost that may still be spent, in cost units; None: `config.budget`, normalised.
+        """
+        config = self.config
+        batch = _batch(tokens, goal)
+        encoded = self.model.context(**batch, **self._conditions(budget))
+        objective, confidence = self._objective(scene, tokens, encoded.target_logits[0], constraints)
+        keep = margin + config.margin_extra
+        judge = PlanJudge(objective, self._fields, margin=keep)
+        commands = self._propose(scene, objective, keep, encoded.context, batch, elapsed)
+        states = self._rollout(scene, commands)
+        costs = judge.cost(states)
+        if config.project:
+            commands, states, costs = self._improve(scene, objective, keep, judge, commands, states, costs)
+        chosen = int(np.argmin(costs))
+        self._previous = self.config.rows.expand(commands[chosen])
+        return Plan(
+            actions=np.asarray(self.dynamics.command(self._previous.numpy())),
+            states=states[chosen],
+            candidates=states[..., :2],
+            costs=costs,
+            chosen=chosen,
+            clearance=judge.clearance(states[chosen][None])[0],
+            margin=keep,
+            target=objective.target,
+            target_confidence=confidence,
+        )
+
+    def _conditions(self, budget: float | None) -> dict[str, Tensor | None]:
+        config = self.config
+        wanted = None if config.return_target is None else torch.tensor([config.return_target], dtype=torch.float32)
+        allowed = None if config.budget is None else torch.tensor([config.budget], dtype=torch.float32)
+        if budget is not None and allowed is not None:
+            normal = self.statistics.cost_budget.normalize(torch.tensor([[budget]], dtype=torch.float32))[0]
+            allowed = torch.minimum(allowed, normal)
+        return {"return_to_go": wanted, "cost_budget": allowed}
+
+    def _objective(
+        self, scene: Scene, tokens: SceneTokens, logits: Tensor, constraints: Sequence[Ball]
+    ) -> tuple[Objective, float]:
+        """What the embedding points at, in metres. Only the pointer decides which object is the target."""
+        hard = scene.of_kind(*HARD_KINDS)
+        centers, radii = scene.positions[hard], scene.radii[hard]
+        if constraints:
+            centers = np.vstack([centers, [np.asarray(ball.center) for ball in constraints]])
+            radii = np.concatenate([radii, [float(ball.radius) for ball in constraints]])
+        probability = torch.softmax(logits, -1).numpy()
+        token = int(np.argmax(probability))
+        kind = token_kind(tokens, token)
+        found = kind == "goal" or kind.endswith("_zone")
+        if found:
+            index = int(scene.of_kind(kind)[0])
+            target, radius = scene.positions[index], float(scene.radii[index])
+        else:
+            target = scene.positions.mean(0) if len(scene.positions) else scene.state[:2]
+            radius = 0.1
+        objective = Objective(
+            target=np.asarray(target, dtype=np.float64),
+            radius=radius,
+            dwell=kind.endswith("_zone"),
+            hard_centers=centers,
+            hard_radii=radii,
+            **soft_obstacles(scene, kind),
+        )
+        return objective, float(probability[token]) if found else 0.0
+
+    def _propose(
+        self,
+        scene: Scene,
+        objective: Objective,
+        keep: float,
+        context: Tensor,
+        batch: dict[str, Tensor],
+        elapsed: int | None,
+    ) -> Tensor:
+        """Candidate rows [C, H, 2] in motor commands, the shifted previous plan among them."""
+        config = self.config
+        shape = (config.candidates, config.rows.rows, 2)
+        previous = self._shifted(config.replan if elapsed is None else elapsed)
+        warm = 0 if previous is None else int(config.candidates * config.warm_share)
+        if config.proposal == "gaussian":
+            fresh = torch.randn(shape, generator=self._generator)
+            if previous is not None:
+                fresh[:warm] = previous + config.warm_strength * fresh[:warm]
+            candidates = [fresh.clamp(-1, 1)]
+        else:
+            guides = list(self.guides)
+            if config.clearance_guidance:
+                guides.append(self._clearance_guide(scene, objective, keep))
+            options: dict[str, Any] = {
+                "generator": self._generator,
+                "context": context,
+                "guides": guides,
+                "steps": config.steps,
+                "scheduler": replace(self.model.schedule, scheduler=config.scheduler),
+                "temperature": config.temperature,
+                "guidance_scale": config.guidance_scale,
+            }
+            if config.guidance_scale != 1.0:
+                options["uncond_context"] = self.model.context(**batch, without=("goal", "return", "budget")).context
+            candidates = []
+            if config.candidates > warm:
+                candidates.append(sample(self.model, (config.candidates - warm, *shape[1:]), **options).sample)
+            if warm and previous is not None:
+                candidates.append(
+                    sample(
+                        self.model, (warm, *shape[1:]), init=previous, init_strength=config.warm_strength, **options
+                    ).sample
+                )
+        if previous is not None:
+            candidates.append(previous)
+        return torch.cat(candidates)
+
+    def _shifted(self, elapsed: int) -> Tensor | None:
+        """The previous plan [1, H, 2] moved on by `elapsed` steps, its last command held."""
+        if self._previous is None:
+            return None
+        elapsed = min(elapsed, len(self._previous))
+        dense = torch.cat([self._previous[elapsed:], self._previous[-1:].expand(elapsed, -1)])
+        return torch.from_numpy(self.config.rows.contract(dense.numpy()))[None]
+
+    def _rollout(self, scene: Scene, commands: Tensor) -> np.ndarray:
+        actions = self.dynamics.command(self.config.rows.expand(commands.numpy()))
+        return np.asarray(self.dynamics.rollout(scene.state.astype(np.float32), actions))
+
+    def _balls(self, scene: Scene, objective: Objective, keep: float) -> list[Ball]:
+        """Hard obstacles that the plan could come near to, as constraint objects with the plan's margin."""
+        distance = np.linalg.norm(objective.hard_centers - scene.state[:2], axis=1) - objective.hard_radii
+        reach = self.dynamics.top_speed * self.dynamics.dt * self.config.rows.span
+        return [
+            Ball(center=objective.hard_centers[i], radius=float(objective.hard_radii[i]), margin=keep)
+            for i in np.flatnonzero(distance < reach)
+        ]
+
+    def _projection(self, scene: Scene, objective: Objective, keep: float) -> PlanProjection:
+        state = torch.from_numpy(scene.state.astype(np.float32))
+        return PlanProjection(
+            self.dynamics,
+            self.config.rows,
+            state,
+            self._balls(scene, objective, keep),
+            iterations=self.config.projection_iterations,
+        )
+
+    def _clearance_guide(self, scene: Scene, objective: Objective, keep: float) -> Guide:
+        projection = self._projection(scene, objective, keep + 0.05)
+        return Guide(lambda clean, t: projection.clearance(clean).clamp_max(0), self.config.clearance_guidance)
+
+    def _improve(
+        self,
+        scene: Scene,
+        objective: Objective,
+        keep: float,
+        judge: PlanJudge,
+        commands: Tensor,
+        states: np.ndarray,
+        costs: np.ndarray,
+    ) -> tuple[Tensor, np.ndarray, np.ndarray]:
+        """Project the best candidates if the best of all comes too close: a detour instead of a stop."""
+        best = np.argsort(costs)[:4]
+        if judge.clearance(states[best]).min() >= keep:
+            return commands, states, costs
+        projected = self._projection(scene, objective, keep)(commands[torch.from_numpy(best)])
+        more = self._rollout(scene, projected)
+        return (
+            torch.cat([commands, projected]),
+            np.concatenate([states, more]),
+            np.concatenate([costs, judge.cost(more)]),
+        )
+
+    def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> None:
+        """Write the planner to `folder`; with a model card as README.md."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(folder / "diffusion")
+        write_json(folder / "statistics.json", self.statistics.to_dict())
+        write_json(folder / "planner.json", self.config.to_dict())
+        if card is not None:
+            (folder / "README.md").write_text(card, encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **overrides: Any) -> Planner:
+        """Read a planner; keyword arguments override settings of `PlannerConfig`.
+
+        Raises:
+            ValueError: the folder is not a planner, or a file of it is damaged.
+        """
+        folder = Path(folder)
+        if not (folder / "planner.json").is_file():
+            raise ValueError(f"{folder} holds no planner: expected a planner.json in it")
+        try:
+            config = PlannerConfig.from_dict(json.loads((folder / "planner.json").read_text(encoding="utf-8")))
+            statistics = WindowStatistics.from_dict(
+                json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
+            )
+            model = TrajectoryDiffusion.from_pretrained(folder / "diffusion")
+        except (OSError, KeyError, TypeError, json.JSONDecodeError, RuntimeError) as error:
+            raise ValueError(f"the planner in {folder} is damaged: {type(error).__name__}: {error}") from error
+        unknown = set(overrides) - set(config.to_dict())
+        if unknown:
+            raise ValueError(f"unknown planner settings: {', '.join(sorted(unknown))}")
+        return cls(model.float(), replace(config, **overrides), statistics)
+
+
+def _batch(tokens: SceneTokens, goal: np.ndarray) -> dict[str, Tensor]:
+    return {
+        "ego": torch.from_numpy(tokens.ego)[None],
+        "tokens": torch.from_numpy(tokens.tokens)[None],
+        "token_mask": torch.from_numpy(tokens.mask)[None],
+        "goal": torch.from_numpy(np.asarray(goal, dtype=np.float32))[None],
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from safety.tasks.spec import TaskJudge, TaskSpec
 
 CONTROLLERS = ("mpc", "proportional", "random")
-PLAN_ABOVE_FILTER = 0.03  # m: a plan that respects this much more than the filter leaves the filter nothing to do
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +28,7 @@ class ControllerConfig:
     Attributes:
         controller: one of `CONTROLLERS`.
         filtered: pass every action through `safety.filters.SafetyFilter`.
-        margin: metres that the filter keeps.
+        margin: metres that the filter keeps; what a task's caution adds comes on top, as for the agent.
         tour: visit all zones in a fixed order, whatever was asked.
     """
 
@@ -62,9 +61,9 @@ class ControllerPolicy:
             self._build(spec)
             self._for = spec.id
         self._tracker.reset()
-        self._filter.reset()
         if self._controller is not None:
             self._controller.reset(seed=seed)
+        self._set_margin("normal" if "Zones" in spec.id else "rush")
         self._generator = np.random.default_rng(seed)
         self._steps = 0
         self._task: TaskSpec | None = None
@@ -78,27 +77,37 @@ class ControllerPolicy:
         from safety.controllers.mpc import MPCConfig, SamplingMPC
         from safety.controllers.proportional import ProportionalController
         from safety.dynamics import dynamics_for
-        from safety.filters import SafetyFilter
         from safety.perception import LidarTracker
 
         config, dynamics = self.config, dynamics_for(spec.agent)
-        self._spec = spec
+        self._spec, self._dynamics = spec, dynamics
         self._tracker = LidarTracker(spec)
-        self._filter = SafetyFilter(dynamics, margin=config.margin)
         self._controller: Any = None
         self._replan = 1
         if config.controller == "mpc":
-            margin = config.margin + PLAN_ABOVE_FILTER if config.filtered else MPCConfig().margin
-            self._controller = SamplingMPC(dynamics, MPCConfig(margin=margin))
+            self._controller = SamplingMPC(dynamics, MPCConfig())
             self._replan = self._controller.config.replan
         elif config.controller == "proportional":
             self._controller = ProportionalController(dynamics)
+
+    def _set_margin(self, caution: str) -> None:
+        """The same margins as the agent's; what the MPC keeps without a filter is its own margin plus the caution's."""
+        from safety.caution import PLAN_EXTRA, margin_for
+        from safety.controllers.mpc import MPCConfig
+        from safety.filters import SafetyFilter
+
+        self._margin = margin_for(caution, self.config.margin)
+        self._filter = SafetyFilter(self._dynamics, margin=self._margin)
+        if self.config.controller == "mpc":
+            own = self._margin + PLAN_EXTRA if self.config.filtered else margin_for(caution, MPCConfig().margin)
+            self._controller.config = replace(self._controller.config, margin=own)
 
     def assign(self, task: TaskSpec) -> None:
         """Take the task of this episode; called after `reset`."""
         from safety.tasks.spec import TaskJudge
 
         self._task, self._judge = task, TaskJudge(task)
+        self._set_margin(task.caution)
 
     def act(self, observation: np.ndarray, cost: float | None = None) -> Action:
         decoded = self._tracker.update(observation)
@@ -152,9 +161,7 @@ class ControllerPolicy:
         if self._task is None or self.config.tour:
             return []
         indices = scene.of_kind(*(f"{zone}_zone" for zone in self._task.avoid)) if self._task.avoid else ()
-        return [
-            Ball(scene.positions[i], float(scene.radii[i]), margin=self.config.margin, rank="soft") for i in indices
-        ]
+        return [Ball(scene.positions[i], float(scene.radii[i]), margin=self._margin, rank="soft") for i in indices]
 
 
 class PrivilegedControllerPolicy(ControllerPolicy):

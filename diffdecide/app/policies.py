@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffdecide.app.controllers import ControllerConfig, ControllerPolicy, PrivilegedControllerPolicy
@@ -20,6 +21,10 @@ BASELINES = {
     "tour": "visits all four zones in a fixed order, on ground truth",
     "random": "uniform random actions",
 }
+LEARNED = {
+    "default": "the embedded planner of the environment",
+    "bc": "the embedded cloned policy of the environment's agent",
+}
 
 
 def baseline_factory(name: str, *, filtered: bool, margin: float) -> Callable[[], Policy]:
@@ -33,9 +38,10 @@ def baseline_factory(name: str, *, filtered: bool, margin: float) -> Callable[[]
         ValueError: no such name, or a bad margin.
     """
     if name not in BASELINES:
-        close = difflib.get_close_matches(name, BASELINES, n=1)
+        known = {**LEARNED, **BASELINES}
+        close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown baseline {name!r}{hint} (known: {', '.join(BASELINES)})")
+        raise ValueError(f"unknown policy {name!r}{hint} (known: {', '.join(known)}, or a folder with a model)")
     controller = {"mpc-lidar": "mpc", "tour": "mpc"}.get(name, name)
     config = ControllerConfig(controller=controller, filtered=filtered, margin=margin, tour=name == "tour")
     privileged = name in ("mpc", "tour")
@@ -48,7 +54,7 @@ def policy_factory(
     """A picklable factory of the policy that the command line calls `name`, checked against the environment.
 
     Args:
-        name: a baseline of `BASELINES`.
+        name: a name of `LEARNED` or `BASELINES`, an environment id with an embedded planner, or a folder with one.
         spec: of the environment that the policy shall act in.
         filtered: put the safety filter behind it.
         margin: metres that the filter keeps.
@@ -57,7 +63,25 @@ def policy_factory(
     Raises:
         ValueError: no such policy, or it cannot act in this environment.
     """
-    factory = baseline_factory(name, filtered=filtered, margin=margin)
-    # Tried here, so that a wrong pairing is told before any worker starts.
-    factory().reset(spec, seed=0)
+    factory: Callable[[], Policy]
+    if _is_learned(name):
+        from diffdecide.app.agent import AgentConfig
+        from diffdecide.app.agent_policy import PolicyConfig, agent_policy, find_planner
+
+        operator = AgentConfig(margin=margin, cost_limit=cost_limit, filtered=filtered)
+        factory = partial(agent_policy, PolicyConfig(planner=str(find_planner(name, spec.id)), agent=operator))
+    else:
+        factory = baseline_factory(name, filtered=filtered, margin=margin)
+    check_policy(factory, spec)
     return factory
+
+
+def check_policy(factory: Callable[[], Policy], spec: EnvSpec) -> None:
+    """Try a policy on an environment, so that a wrong pairing is told before any worker starts."""
+    factory().reset(spec, seed=0)
+
+
+def _is_learned(name: str) -> bool:
+    from diffdecide.app.embedded import PLANNERS
+
+    return name in LEARNED or name in PLANNERS or Path(name).is_dir()

@@ -31,7 +31,8 @@ class BackupSet:
         model = self.dynamics
         angle = states[:, 2] + model.forward_offset
         cos, sin = np.cos(angle), np.sin(angle)
-        forward = states[:, 3] * cos + states[:, 4] * sin
+        velocity = model.mass_velocity(states)  # the turn has stopped, so all points move like the centre of mass
+        forward = velocity[:, 0] * cos + velocity[:, 1] * sin
         speed = np.maximum(np.abs(forward)[:, None] * self._power - self._thrust, 0.0)
         along = np.sign(forward) * self._travel(np.abs(forward), speed).T
         path = np.empty((len(states), self._steps // self.stride + 1, 2))
@@ -40,7 +41,7 @@ class BackupSet:
         path[:, 1:, 0] = states[:, None, 0] + along * cos[:, None]
         path[:, 1:, 1] = states[:, None, 1] + along * sin[:, None]
         if model.holonomic_momentum:
-            side = states[:, 4] * cos - states[:, 3] * sin
+            side = velocity[:, 1] * cos - velocity[:, 0] * sin
             across = self._travel(side, side[:, None] * self._power)[:, self.stride - 1 :: self.stride]
             path[:, 1:, 0] -= across * sin[:, None]
             path[:, 1:, 1] += across * cos[:, None]
@@ -55,9 +56,12 @@ class BackupSet:
     def aligned(self, states: Floats) -> Floats:
         """Positions [C, T, 2] while turning the heading into line with the motion and braking, from states [C, 6]."""
         model = self.dynamics
-        x, y, yaw, vx, vy, rate = (states[:, i].copy() for i in range(6))
+        offset = model.mass_offset
+        yaw, rate = states[:, 2].copy(), states[:, 5].copy()
+        vx, vy = model.mass_velocity(states).T
+        x, y = states[:, 0] + offset * np.cos(yaw), states[:, 1] + offset * np.sin(yaw)  # of the centre of mass
         path = np.empty((len(states), self._steps // self.stride + 1, 2))
-        path[:, 0, 0], path[:, 0, 1] = x, y
+        path[:, 0] = states[:, :2]
         old, new = model.blend
         for step in range(1, self._steps + 1):
             cos, sin = np.cos(yaw), np.sin(yaw)
@@ -76,17 +80,18 @@ class BackupSet:
             y = y + model.dt * (old * vy + new * new_vy)
             vx, vy = new_vx, new_vy
             if step % self.stride == 0:
-                path[:, step // self.stride, 0], path[:, step // self.stride, 1] = x, y
+                path[:, step // self.stride, 0] = x - offset * np.cos(yaw)
+                path[:, step // self.stride, 1] = y - offset * np.sin(yaw)
         return path
 
     def brake_command(self, state: Floats, *, align: bool) -> Floats:
         """The motor commands [2] in [-1, 1] that begin the backup from `state` [6]."""
         model = self.dynamics
-        forward = float(model.forward_speed(state))
+        vx, vy = model.mass_velocity(state)
+        angle = state[2] + model.forward_offset
+        forward, side = float(vx * np.cos(angle) + vy * np.sin(angle)), float(vy * np.cos(angle) - vx * np.sin(angle))
         thrust = float(np.clip(-model.decay * forward / model.gain, -1, 1))
         turn = 0.0
         if align and model.holonomic_momentum:
-            angle = state[2] + model.forward_offset
-            side = float(state[4] * np.cos(angle) - state[3] * np.sin(angle))
             turn = float(np.clip(6.0 * np.arctan2(side * np.sign(forward + 1e-9), abs(forward) + 1e-9), -1, 1))
         return np.asarray(model.motors(np.float64(thrust), np.float64(turn)))

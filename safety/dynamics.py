@@ -57,6 +57,7 @@ class Dynamics:
     turn_deadband: float  # effective command below which friction holds the heading
     turn_friction: float
     lateral: float  # sideways displacement per radian turned, m (the Car turns about its axle)
+    mass_offset: float  # m from the reference point to the centre of mass along the heading (holonomic momentum only)
     holonomic_momentum: bool  # True: momentum keeps its world direction; False: wheels carry it along the heading
 
     def canonical(self, action: Array) -> Array:
@@ -97,13 +98,23 @@ class Dynamics:
         angle = state[..., 2] + self.forward_offset
         return state[..., 3] * xp.cos(angle) + state[..., 4] * xp.sin(angle)
 
+    def mass_velocity(self, state: Array) -> Array:
+        """Velocity [..., 2] of the centre of mass in m/s, from states [..., 6] of the reference point."""
+        xp, _ = _namespace(state)
+        swing = self.mass_offset * state[..., 5]
+        vx = state[..., 3] - swing * xp.sin(state[..., 2])
+        vy = state[..., 4] + swing * xp.cos(state[..., 2])
+        return xp.stack([vx, vy], -1)
+
     def rollout(self, state: Array, actions: Array) -> Array:
         """States after each action: state [..., 6], actions [..., T, 2] -> [..., T, 6].
 
         The batch dimensions of both broadcast. numpy or torch, by the type of `actions`.
         """
         if state.shape[-1] != STATE_DIM or actions.shape[-1] != 2:
-            raise ValueError(f"rollout needs state [..., 6] and actions [..., T, 2], got {state.shape}, {actions.shape}")
+            raise ValueError(
+                f"rollout needs state [..., 6] and actions [..., T, 2], got {state.shape}, {actions.shape}"
+            )
         xp, constant = _namespace(actions)
         steps = actions.shape[-2]
         thrust, turn = self.thrust_and_turn(self.effective(actions))
@@ -124,10 +135,17 @@ class Dynamics:
         response_t, free = constant(response.T), constant(free)
         old, new = self.blend
         if self.holonomic_momentum:
-            vx = (self.gain * thrust * cos) @ response_t + free * state[..., 3]
-            vy = (self.gain * thrust * sin) @ response_t + free * state[..., 4]
-            dx = new * vx + old * _shift(xp, vx, state[..., 3])
-            dy = new * vy + old * _shift(xp, vy, state[..., 4])
+            # Momentum belongs to the centre of mass: turning swings the reference point about it.
+            start = self.mass_velocity(state)
+            vx = (self.gain * thrust * cos) @ response_t + free * start[..., 0]
+            vy = (self.gain * thrust * sin) @ response_t + free * start[..., 1]
+            ahead_x, ahead_y = self.mass_offset * xp.cos(yaw), self.mass_offset * xp.sin(yaw)
+            first_x, first_y = self.mass_offset * xp.cos(state[..., 2]), self.mass_offset * xp.sin(state[..., 2])
+            x = state[..., 0] + first_x - ahead_x
+            y = state[..., 1] + first_y - ahead_y
+            x = x + self.dt * xp.cumsum(new * vx + old * _shift(xp, vx, start[..., 0]), -1)
+            y = y + self.dt * xp.cumsum(new * vy + old * _shift(xp, vy, start[..., 1]), -1)
+            vx, vy = vx + rate * ahead_y, vy - rate * ahead_x
         else:
             start = self.forward_speed(state)
             speed = (self.gain * thrust) @ response_t + free * start
@@ -135,9 +153,8 @@ class Dynamics:
             vx, vy = speed * cos, speed * sin
             # The body's x axis is the driving direction turned by -forward_offset.
             side = self.lateral * rate
-            dx, dy = path * cos - side * sin, path * sin + side * cos
-        x = state[..., 0] + self.dt * xp.cumsum(dx, -1)
-        y = state[..., 1] + self.dt * xp.cumsum(dy, -1)
+            x = state[..., 0] + self.dt * xp.cumsum(path * cos - side * sin, -1)
+            y = state[..., 1] + self.dt * xp.cumsum(path * sin + side * cos, -1)
         x, y, yaw, vx, vy, rate = _broadcast(xp, x, y, yaw, vx, vy, rate)
         return xp.stack([x, y, yaw, vx, vy, rate], -1)
 
@@ -171,14 +188,15 @@ POINT = Dynamics(
     dt=0.02,
     saturation=(0.05, 1.0),
     forward_offset=0.0,
-    decay=0.9612,
-    gain=0.0575,
-    blend=(0.374, 0.626),
+    decay=0.9620,
+    gain=0.0567,
+    blend=(0.447, 0.553),
     turn_decay=0.1987,
     turn_gain=0.856,
     turn_deadband=0.1,
     turn_friction=1.7139,
     lateral=0.0,
+    mass_offset=0.0193,
     holonomic_momentum=True,
 )
 
@@ -195,6 +213,7 @@ CAR = Dynamics(
     turn_deadband=0.0,
     turn_friction=0.0,
     lateral=0.038,
+    mass_offset=0.0,
     holonomic_momentum=False,
 )
 

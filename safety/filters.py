@@ -37,6 +37,7 @@ class FilterConfig:
     tolerance: float = 1e-4  # m: a clearance above -tolerance counts as kept
     recovery_depth: float = 2e-3  # m inside a margin from which the filter drives out instead of only not deeper
     recovery_steps: int = 8
+    plan_steps: int = 30  # control steps of a caller's plan that count as its manoeuvre, a brake behind them
     backup_steps: int = 40
 
     def __post_init__(self) -> None:
@@ -57,7 +58,21 @@ class FilterReport:
     delta: float  # ‖change‖ in motor commands, each in [-1, 1]
     clearance: float  # m: what the backup after the executed action keeps beyond the margins (inf: nothing near)
     slack: float  # m by which soft constraints (an instruction's zones) had to be relaxed
-    method: str  # "pass", "qp", "candidate", "recovery" or "fallback"
+    method: str  # "pass", "plan", "qp", "candidate", "way out", "recovery" or "fallback"
+
+
+@dataclass(frozen=True)
+class _Obstacles:
+    """The discs within reach, in the frame of the scene."""
+
+    centers: Floats  # [N, 2]
+    radii: Floats  # [N] m, margins included
+    level: Floats  # [N] m, <= 0: the clearance that must not be undercut
+    hard: NDArray[np.bool_]  # [N]
+
+    def clearance(self, paths: Floats) -> Floats:
+        """Smallest clearance [C, N] of paths [C, T, 2] beyond the level."""
+        return _path_clearance(paths, self.centers, self.radii) - self.level
 
 
 class SafetyFilter:
@@ -76,14 +91,26 @@ class SafetyFilter:
         glide = dynamics.dt / (1 - dynamics.decay) if dynamics.holonomic_momentum else 0.0
         self._reach_per_speed = max(glide, dynamics.stopping_distance(1.0))
 
-    def reset(self) -> None:
-        """Forget the last episode. (The geometric filter's memory is the scene's own.)"""
+        self.reset()
 
-    def filter(self, scene: Scene, action: NDArray[np.floating], *, soft: Sequence[Ball] = ()) -> FilterReport:
+    def reset(self) -> None:
+        """Forget the last episode."""
+        # A manoeuvre [T, 2] in motor commands that was verified in the last step: its rest is a way out in this one.
+        self._way_out: Floats | None = None
+
+    def filter(
+        self,
+        scene: Scene,
+        action: NDArray[np.floating],
+        *,
+        soft: Sequence[Ball] = (),
+        plan: NDArray[np.floating] | None = None,
+    ) -> FilterReport:
         """The nearest safe action to `action` [2] in `scene`.
 
         `soft` are constraints of lower rank (zones that an instruction forbids): they hold too where possible, but
-        never at the price of a hard one.
+        never at the price of a hard one. `plan` are the actions [T, 2] that the caller means to take, `action` first:
+        a manoeuvre that is judged like any other backup, so that a planner may swerve where braking comes too late.
 
         Raises:
             ValueError: if the action is not finite or not of shape [2].
@@ -94,6 +121,8 @@ class SafetyFilter:
         if not np.isfinite(scene.state).all():
             raise ValueError(f"the filter needs a finite agent state, got {scene.state}")
         nominal = np.asarray(self.dynamics.effective(action))
+        way_out = None if self._way_out is None or len(self._way_out) == 0 else self._way_out
+        self._way_out = None
         centers, radii, hard = self._obstacles(scene, soft)
         if not len(centers):
             return FilterReport(action, False, False, 0.0, float("inf"), 0.0, "pass")
@@ -104,10 +133,17 @@ class SafetyFilter:
 
         if current.min() < -self.config.recovery_depth:
             return self._recover(scene.state, action, nominal, centers, radii, current, hard)
-        value = self._values(scene.state, nominal[None], centers, radii, level)[0]
-        if value.min() >= -self.config.tolerance:
-            return FilterReport(action, False, False, 0.0, float(value.min()), 0.0, "pass")
-        return self._search(scene.state, action, nominal, centers, radii, level, hard)
+        obstacles = _Obstacles(centers, radii, level, hard)
+        value = float(self._brakes(scene.state, nominal[None], obstacles).min())
+        if value >= -self.config.tolerance:
+            return FilterReport(action, False, False, 0.0, value, 0.0, "pass")
+        if plan is not None and len(plan):
+            intended = np.asarray(self.dynamics.effective(np.asarray(plan, dtype=np.float64)[: self.config.plan_steps]))
+            value = float(self._manoeuvre(scene.state, intended, obstacles).min())
+            if value >= -self.config.tolerance:
+                self._way_out = intended[1:]
+                return FilterReport(action, False, False, 0.0, value, 0.0, "plan")
+        return self._search(scene.state, nominal, obstacles, way_out)
 
     def _obstacles(self, scene: Scene, soft: Sequence[Ball]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
         """Discs within reach: centres [N, 2], radii with margins [N], which are hard [N]."""
@@ -125,52 +161,65 @@ class SafetyFilter:
         near = ((centers - scene.state[:2]) ** 2).sum(1) < (radii + reach) ** 2
         return centers[near], radii[near], hard[near]
 
-    def _values(self, state: Floats, effective: Floats, centers: Floats, radii: Floats, level: Floats) -> Floats:
-        """Clearance [C, N] beyond `level` of the better backup after each motor command in `effective` [C, 2]."""
+    def _brakes(self, state: Floats, effective: Floats, obstacles: _Obstacles) -> Floats:
+        """Clearance [C, N] beyond the level while braking straight after each motor command in `effective` [C, 2]."""
         after = self.dynamics.rollout(state, self.dynamics.command(effective)[:, None, :])[:, 0]
-        values = _path_clearance(self._backup.straight(after), centers, radii) - level
+        return obstacles.clearance(self._backup.straight(after))
+
+    def _values(self, state: Floats, effective: Floats, obstacles: _Obstacles) -> Floats:
+        """Clearance [C, N] beyond the level of the better brake after each motor command in `effective` [C, 2]."""
+        after = self.dynamics.rollout(state, self.dynamics.command(effective)[:, None, :])[:, 0]
+        values = obstacles.clearance(self._backup.straight(after))
         if self.dynamics.holonomic_momentum:
             bad = np.flatnonzero(values.min(1) < -self.config.tolerance)
             if len(bad):
-                turned = _path_clearance(self._backup.aligned(after[bad]), centers, radii) - level
+                turned = obstacles.clearance(self._backup.aligned(after[bad]))
                 better = turned.min(1) > values[bad].min(1)
                 values[bad[better]] = turned[better]
         return values
 
-    def _search(
-        self,
-        state: Floats,
-        action: Floats,
-        nominal: Floats,
-        centers: Floats,
-        radii: Floats,
-        level: Floats,
-        hard: NDArray[np.bool_],
-    ) -> FilterReport:
+    def _manoeuvre(self, state: Floats, effective: Floats, obstacles: _Obstacles) -> Floats:
+        """Clearance [N] beyond the level of motor commands [T, 2] with a straight brake behind them."""
+        states = self.dynamics.rollout(state, self.dynamics.command(effective))
+        path = np.concatenate([states[None, :, :2], self._backup.straight(states[-1:])], axis=1)
+        return obstacles.clearance(path)[0]
+
+    def _search(self, state: Floats, nominal: Floats, obstacles: _Obstacles, way_out: Floats | None) -> FilterReport:
         brakes = [self._backup.brake_command(state, align=align) for align in (False, True)]
-        solution = self._quadratic_program(state, nominal, centers, radii, level)
+        solution = self._quadratic_program(state, nominal, obstacles)
         tried = np.vstack([self._grid, *brakes] if solution is None else [self._grid, *brakes, solution])
-        values = self._values(state, tried, centers, radii, level)
+        values = self._values(state, tried, obstacles)
+        if way_out is not None:
+            tried = np.vstack([tried, way_out[:1]])
+            values = np.vstack([values, self._manoeuvre(state, way_out, obstacles)])
         worst = values.min(1)
         distance = np.sqrt(((tried - nominal) ** 2).sum(1))
-        tolerance = self.config.tolerance
-        safe = worst >= -tolerance
-        if safe.any():
-            chosen = int(np.argmin(np.where(safe, distance, np.inf)))
-            method = "qp" if solution is not None and chosen == len(tried) - 1 else "candidate"
-            return self._report(tried, distance, worst, chosen, method)
-        # Soft constraints give way first, as little as possible.
-        worst_hard = values[:, hard].min(1) if hard.any() else np.full(len(tried), np.inf)
-        worst_soft = values[:, ~hard].min(1) if (~hard).any() else np.full(len(tried), np.inf)
-        safe = worst_hard >= -tolerance
-        if safe.any():
-            best = np.where(safe, worst_soft, -np.inf)
+        tolerance, hard = self.config.tolerance, obstacles.hard
+        # Soft constraints give way first, as little as possible; hard ones only where nothing keeps them.
+        worst_hard = values[:, hard].min(1, initial=np.inf)
+        worst_soft = values[:, ~hard].min(1, initial=np.inf)
+        if (worst >= -tolerance).any():
+            chosen = int(np.argmin(np.where(worst >= -tolerance, distance, np.inf)))
+            method = "qp" if solution is not None and chosen == len(self._grid) + 2 else "candidate"
+        elif (worst_hard >= -tolerance).any():
+            best = np.where(worst_hard >= -tolerance, worst_soft, -np.inf)
             chosen = int(np.argmin(np.where(best >= best.max() - 1e-3, distance, np.inf)))
-            return self._report(tried, distance, worst, chosen, "candidate", slack=float(-worst_soft[chosen]))
-        best_hard = worst_hard.max()
-        chosen = int(np.argmin(np.where(worst_hard >= best_hard - 1e-3, distance, np.inf)))
-        slack = max(0.0, float(-worst_soft[chosen]))
-        return self._report(tried, distance, worst, chosen, "fallback", slack=slack)
+            method = "candidate"
+        else:
+            chosen = int(np.argmin(np.where(worst_hard >= worst_hard.max() - 1e-3, distance, np.inf)))
+            method = "fallback"
+        if way_out is not None and chosen == len(tried) - 1:
+            self._way_out = way_out[1:]
+            method = "fallback" if method == "fallback" else "way out"
+        return FilterReport(
+            action=np.asarray(self.dynamics.command(tried[chosen])),
+            intervened=True,
+            infeasible=method == "fallback",
+            delta=float(distance[chosen]),
+            clearance=float(worst[chosen]),
+            slack=max(0.0, float(-worst_soft[chosen])),
+            method=method,
+        )
 
     def _recover(
         self,
@@ -214,22 +263,7 @@ class SafetyFilter:
             method="recovery",
         )
 
-    def _report(
-        self, tried: Floats, distance: Floats, worst: Floats, chosen: int, method: str, slack: float = 0.0
-    ) -> FilterReport:
-        return FilterReport(
-            action=np.asarray(self.dynamics.command(tried[chosen])),
-            intervened=True,
-            infeasible=method == "fallback",
-            delta=float(distance[chosen]),
-            clearance=float(worst[chosen]),
-            slack=slack,
-            method=method,
-        )
-
-    def _quadratic_program(
-        self, state: Floats, nominal: Floats, centers: Floats, radii: Floats, level: Floats
-    ) -> Floats | None:
+    def _quadratic_program(self, state: Floats, nominal: Floats, obstacles: _Obstacles) -> Floats | None:
         """The projection [2] of `nominal` onto the linearised backup clearances; None where it has no solution.
 
         Each obstacle's clearance is linearised by finite differences, so that it is the same quantity that is checked.
@@ -237,7 +271,7 @@ class SafetyFilter:
         step = 0.25
         signs = np.where(nominal > 0, -1.0, 1.0)  # towards the inside of the box
         around = nominal + np.array([[0.0, 0.0], [step * signs[0], 0.0], [0.0, step * signs[1]]])
-        values = self._values(state, around, centers, radii, level)
+        values = self._values(state, around, obstacles)
         gradient = (values[1:] - values[0]) / (step * signs[:, None])  # [2, N]
         rows = np.vstack([-gradient.T, np.eye(2), -np.eye(2)])
         bounds = np.concatenate([values[0] - gradient.T @ nominal, np.ones(4)])

@@ -183,7 +183,7 @@ class Agent:
         self._used += 1
         if self.config.filtered:
             before = time.perf_counter()
-            result = self._filter.filter(scene, value, soft=zones)
+            result = self._filter.filter(scene, value, soft=zones, plan=self._plan.actions[self._used - 1 :])
             value = np.asarray(result.action, dtype=np.float64)
             report |= {
                 "filter_ms": 1e3 * (time.perf_counter() - before),

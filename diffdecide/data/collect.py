@@ -8,10 +8,10 @@ every few steps, also in states that noise and disturbances have led to (DART: L
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from tqdm import tqdm
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from diffdecide.data.disturbance import Disturbance
 from diffdecide.data.episode import Episode
 from diffdecide.data.writers import ShardedWriter
+from diffdecide.policy import Policy, TaskPolicy
 from safety import envs, truth
 from safety.caution import PLAN_EXTRA, margin_for
 from safety.controllers.mpc import MPCConfig, SamplingMPC
@@ -28,7 +29,7 @@ from safety.dynamics import dynamics_for
 from safety.tasks.sampling import random_task
 from safety.tasks.spec import TaskJudge, TaskSpec
 
-Behaviour = Literal["mpc", "proportional", "random"]
+Behaviour = Literal["mpc", "proportional", "random", "policy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +62,8 @@ class CollectConfig:
                 raise ValueError(f"collect: {name} must be a range (low, high) within [{low}, {high}], got {pair}")
         if self.episodes < 1 or self.workers < 1 or self.replan < 1:
             raise ValueError(f"collect: {self.episodes=}, {self.workers=} and {self.replan=} must be at least 1")
-        if self.behaviour not in ("mpc", "proportional", "random"):
-            raise ValueError(f"collect: behaviour must be mpc, proportional or random, got {self.behaviour!r}")
+        if self.behaviour not in get_args(Behaviour):
+            raise ValueError(f"collect: behaviour must be one of {get_args(Behaviour)}, got {self.behaviour!r}")
 
     def settings(self) -> dict[str, Any]:
         """What two runs must share to go into one file."""
@@ -70,8 +71,14 @@ class CollectConfig:
         return {name: value for name, value in asdict(self).items() if name not in skip}
 
 
-def collect(config: CollectConfig, *, progress: bool = True) -> Path:
-    """Collect `config.episodes` episodes into the HDF5 file `config.out`; seeds already on disk are skipped."""
+def collect(config: CollectConfig, *, driver: Callable[[], Policy] | None = None, progress: bool = True) -> Path:
+    """Collect `config.episodes` episodes into the HDF5 file `config.out`; seeds already on disk are skipped.
+
+    With behaviour "policy", `driver` (picklable) makes the policy that drives, on observations alone, while the MPC
+    labels the states it visits (DAgger: Ross et al., 2011).
+    """
+    if (driver is None) == (config.behaviour == "policy"):
+        raise ValueError("collect: a driver goes with the behaviour 'policy' and with no other")
     envs.spec(config.env)  # an unknown id fails here, before any worker starts
     config.out.parent.mkdir(parents=True, exist_ok=True)
     writer = ShardedWriter(config.out, settings=config.settings())
@@ -80,7 +87,7 @@ def collect(config: CollectConfig, *, progress: bool = True) -> Path:
     with tqdm(total=config.episodes, initial=done, desc=f"collect {config.env}", disable=not progress) as bar:
         returns: list[float] = []
         costs: list[float] = []
-        for episode in _episodes(config, missing):
+        for episode in _episodes(config, driver, missing):
             writer.add([episode])
             returns.append(episode.total_return)
             costs.append(episode.total_cost)
@@ -89,22 +96,28 @@ def collect(config: CollectConfig, *, progress: bool = True) -> Path:
     return writer.merge()
 
 
-def _episodes(config: CollectConfig, seeds: list[int]) -> Iterator[Episode]:
+def _episodes(config: CollectConfig, driver: Callable[[], Policy] | None, seeds: list[int]) -> Iterator[Episode]:
     if config.workers == 1:
-        collector = _Collector(config)
+        collector = _Collector(config, driver)
         yield from (collector.episode(seed) for seed in seeds)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Pool(min(config.workers, max(len(seeds), 1)), initializer=_start_worker, initargs=(config,)) as pool:
+    with context.Pool(
+        min(config.workers, max(len(seeds), 1)), initializer=_start_worker, initargs=(config, driver)
+    ) as pool:
         yield from pool.imap_unordered(_worker_episode, seeds)
 
 
 _worker: _Collector | None = None
 
 
-def _start_worker(config: CollectConfig) -> None:
+def _start_worker(config: CollectConfig, driver: Callable[[], Policy] | None) -> None:
     global _worker
-    _worker = _Collector(config)
+    if driver is not None:
+        import torch
+
+        torch.set_num_threads(1)
+    _worker = _Collector(config, driver)
 
 
 def _worker_episode(seed: int) -> Episode:
@@ -116,8 +129,9 @@ def _worker_episode(seed: int) -> Episode:
 class _Collector:
     """One environment and its controllers, used for one episode after another."""
 
-    def __init__(self, config: CollectConfig) -> None:
+    def __init__(self, config: CollectConfig, driver: Callable[[], Policy] | None = None) -> None:
         self.config = config
+        self.driver = None if driver is None else driver()
         self.env = envs.make(config.env)
         self.spec = envs.spec(config.env)
         self.dynamics = dynamics_for(self.spec.agent)
@@ -138,18 +152,26 @@ class _Collector:
         )
         tasks = _TaskStream(rng) if self.zones else None
         observation, _ = self.env.reset(seed=seed)
+        if self.driver is not None:
+            self.driver.reset(self.spec, seed=seed)
+        told: TaskSpec | None = None
         record = _Record()
         for step in range(self.spec.max_steps):
             scene = truth.scene(self.env)
             sub_goal = tasks.sub_goal() if tasks else SubGoal(target="goal")
             caution = tasks.task.caution if tasks else "rush"
             plan = None
-            if config.behaviour == "mpc":
+            if tasks and isinstance(self.driver, TaskPolicy) and tasks.task is not told:
+                told = tasks.task
+                self.driver.assign(told)
+            if config.behaviour in ("mpc", "policy"):
                 mpc.config = replace(mpc.config, margin=max(0.0, margin_for(caution) + knobs["margin"]))
                 if step % config.replan == 0:
                     plan = mpc.plan(scene, sub_goal, elapsed=config.replan if step else 0)
                     current = plan
                 action = current[step % config.replan]
+                if self.driver is not None:
+                    action = self.driver.act(observation).value
             elif config.behaviour == "proportional":
                 action = self.proportional.act(scene, sub_goal)
             else:

@@ -159,13 +159,18 @@ class Grammar:
 
     def _sequence(self, targets: Sequence[str], how: _Manner, rng: np.random.Generator) -> str:
         frame = self.vocabulary.choose("pair" if len(targets) == 2 else "triple", rng)
-        fields: dict[str, str] = {}
+        zones = [self.zone(colour, rng) for colour in targets]
         same = self.verb(rng) if rng.random() < 0.3 else None
-        for i, colour in enumerate(targets, start=1):
-            zone = self.zone(colour, rng)
+
+        def fill(match: re.Match[str]) -> str:
+            # Verbs are drawn where the frame asks for one, so that a manner drawn with a verb is really said.
+            form, zone = match[1], zones[int(match[1][-1]) - 1]
+            if form.isdigit():
+                return zone
             verb = how.verb() if same is None or how.in_verb else same
-            fields |= {f"V{i}": verb.format(zone), f"G{i}": gerund(verb).format(zone), str(i): zone}
-        core = re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], frame)
+            return (gerund(verb) if form[0] == "G" else verb).format(zone)
+
+        core = re.sub(r"\{(\w+)\}", fill, frame)
         if frame.startswith("{V") and ". " not in frame:
             core = self._command(core, rng, 0.35)
         return core

@@ -12,10 +12,11 @@ import numpy as np
 
 from lm_bridge.goals import COLOURS
 from lm_bridge.grammar import Grammar, Slots
-from lm_bridge.vocabulary import Vocabulary
+from lm_bridge.vocabulary import COLOUR_SYNONYMS, Vocabulary
 
 # What a sentence is, beside a task that can be done. The order is that of the classifier's outputs.
 INTENTS = ("ok", "off_topic", "contradiction", "foreign", "unknown", "loosen", "impossible")
+_SYNONYMS = frozenset(word for names in COLOUR_SYNONYMS.values() for name in names for word in name.split())
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _FILLERS = ("um ", "uh, ", "er, ", "well ", "hey ", "please ", "ok ", "so ", "now ", "oh ", "yo ", "- ", "> ")
 _ENDINGS = (" please", " ok?", " cheers", ", if you would", ", ok", " :)", " pls", " plz", ", robot", ", buddy", " now")
@@ -47,7 +48,7 @@ class InstructionConfig:
     goal_share: float = 0.03
     noise: float = 0.5
     rare_verbs: float = 0.12
-    synonyms: float = 0.12
+    synonyms: float = 0.1
 
     def __post_init__(self) -> None:
         for name in ("refused", "goal_share", "noise", "rare_verbs", "synonyms"):
@@ -151,7 +152,8 @@ def noisy(text: str, rng: np.random.Generator) -> str:
 
 def _typos(text: str, rng: np.random.Generator) -> str:
     words = text.split(" ")
-    long = [i for i, word in enumerate(words) if len(word) >= 4 and word.isalpha()]
+    # A misspelt "jade" is no colour any more; the plain colour words survive a typo.
+    long = [i for i, word in enumerate(words) if len(word) >= 4 and word.isalpha() and word not in _SYNONYMS]
     for i in rng.permutation(long)[: int(rng.integers(1, 3))]:
         word = words[i]
         # First letters are rarely wrong, and without them the word may become another.

@@ -1,0 +1,79 @@
+"""Comparisons as the batches that `RewardModel.loss` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reward_models.preference_files import MappedPreferences
+from reward_models.preferences import Preferences
+
+Embed = Callable[[Sequence[str]], np.ndarray]  # texts -> [N, P]
+
+
+class PairBatches:
+    """A data set for `diffdecide.train.fit`: batches by index.
+
+    Args:
+        data: in memory, or mapped from disk.
+        members: M, draws Poisson(1) weights [B, M] keyed by (seed, row), so that they do not depend on batches.
+        length: T; None is each batch's longest segment, needed for data mapped from disk.
+        embed: texts of the prompt column to embeddings, for a model that is conditioned on them.
+        costs: hand out cost_1 and cost_2.
+    """
+
+    def __init__(
+        self,
+        data: Preferences | MappedPreferences,
+        *,
+        members: int = 0,
+        seed: int = 0,
+        length: int | None = None,
+        embed: Embed | None = None,
+        costs: bool = False,
+    ) -> None:
+        self.data, self.members, self.seed, self.embed, self.costs = data, members, seed, embed, costs
+        self.length = data.longest if length is None and isinstance(data, Preferences) else length
+        self._weights: np.ndarray | None = None
+        self._prompts: np.ndarray | None = None
+        if isinstance(data, Preferences):
+            if costs and data.cost_1 is None:
+                raise ValueError("a cost head needs the columns cost_1 and cost_2, the data has none")
+            if embed is not None and data.prompt is None:
+                raise ValueError("a prompt-conditioned reward needs the column prompt, the data has none")
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: value[0] for name, value in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        rows = np.asarray(indices, dtype=np.int64)
+        part = self.data.take(rows)
+        everything = np.arange(len(rows))
+        longest = part.longest if self.length is None else self.length
+        batch: dict[str, np.ndarray] = {"label": part.label}
+        for number, side in ((1, part.first), (2, part.second)):
+            names = (f"obs_{number}", f"act_{number}", f"mask_{number}")
+            batch |= dict(zip(names, side.padded(everything, longest), strict=True))
+        if part.margin is not None:
+            batch["margin"] = part.margin
+        if self.costs:
+            if part.cost_1 is None or part.cost_2 is None:
+                raise ValueError("a cost head needs the columns cost_1 and cost_2, the data has none")
+            batch |= {"cost_1": part.cost_1, "cost_2": part.cost_2}
+        if self.members > 1:
+            batch["bootstrap"] = self._bootstrap()[rows]
+        if self.embed is not None:
+            batch["prompt"] = np.asarray(self.embed([str(text) for text in part.prompt]), np.float32)
+        return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in batch.items()}
+
+    def _bootstrap(self) -> np.ndarray:
+        if self._weights is None:
+            rng = np.random.default_rng((self.seed, 7))
+            self._weights = rng.poisson(1.0, (len(self), self.members)).astype(np.float32)
+        return self._weights

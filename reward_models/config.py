@@ -1,0 +1,96 @@
+"""What a reward model is made of and how it is told what is preferred."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+NETWORKS = ("linear", "mlp", "transformer", "lora")
+TIES = ("soft", "rao_kupper", "davidson")
+LENGTHS = ("sum", "mean")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """Settings of a `RewardModel`.
+
+    Attributes:
+        observation_dim, action_dim: o, a.
+        env_id: environment whose observations these are; None where it is not known.
+        rings: [start, stop) of each lidar ring in the observation: closeness and bearing are read off it as further
+            inputs.
+        network: "linear", "mlp" (per step), "transformer" (over the segment, with a weighted sum: Kim et al. 2023,
+            "Preference Transformer"), "lora" (a pretrained transformer with adapters, Hu et al. 2021).
+        hidden, depth: width and hidden layers (blocks of the transformer).
+        heads: attention heads of the transformer.
+        longest: steps that a transformer can take.
+        members: networks in the ensemble.
+        cost_head: predict each step's cost as well; needs cost_1 and cost_2.
+        cost_weight: weight of the cost loss.
+        prompt_dim: P, length of the embedding that a reward is conditioned on; 0 for none.
+        length: a segment's score is the "sum" or the "mean" of its steps.
+        ties: what a label of 0.5 means: "soft" (cross-entropy of Bradley-Terry), "rao_kupper" (Rao and Kupper 1967)
+            or "davidson" (Davidson 1970), both with a learned width of the tie.
+        smoothing: labels are drawn to 1/2 by this share (Szegedy et al. 2016).
+        noise_floor: share of answers taken for coin flips: p = (1 - floor) sigma + floor / 2 (as in B-Pref and PEBBLE).
+        bootstrap: every member weighs the comparisons by its own Poisson(1) draws (Oza and Russell 2001).
+        pessimism: k in mean - k std over the members.
+        lora: options of `LoraSettings` and "backbone", for "lora".
+    """
+
+    observation_dim: int
+    action_dim: int
+    env_id: str | None = None
+    rings: tuple[tuple[int, int], ...] = ()
+    network: str = "mlp"
+    hidden: int = 128
+    depth: int = 2
+    heads: int = 4
+    longest: int = 256
+    members: int = 3
+    cost_head: bool = False
+    cost_weight: float = 1.0
+    prompt_dim: int = 0
+    length: str = "sum"
+    ties: str = "soft"
+    smoothing: float = 0.0
+    noise_floor: float = 0.0
+    bootstrap: bool = True
+    pessimism: float = 0.0
+    lora: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("observation_dim", "action_dim", "hidden", "depth", "heads", "longest", "members"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"RewardConfig.{name} must be at least 1, got {getattr(self, name)}")
+        for name, known in (("network", NETWORKS), ("ties", TIES), ("length", LENGTHS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"RewardConfig.{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        for name in ("smoothing", "noise_floor"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"RewardConfig.{name} must lie in [0, 1), got {getattr(self, name)}")
+        for name in ("prompt_dim", "cost_weight", "pessimism"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"RewardConfig.{name} must not be negative, got {getattr(self, name)}")
+        if self.network == "transformer" and self.hidden % self.heads:
+            raise ValueError(f"RewardConfig.hidden must be a multiple of heads, got {self.hidden=} and {self.heads=}")
+        rings = tuple((int(start), int(stop)) for start, stop in self.rings)
+        for start, stop in rings:
+            if not 0 <= start < stop <= self.observation_dim:
+                raise ValueError(f"RewardConfig.rings: [{start}, {stop}) is no part of [0, {self.observation_dim})")
+        object.__setattr__(self, "rings", rings)
+        object.__setattr__(self, "lora", dict(self.lora))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RewardConfig:
+        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise ValueError(f"RewardConfig: unknown settings {unknown}")
+        return cls(**values)
+
+    def replaced(self, **changes: Any) -> RewardConfig:
+        return replace(self, **changes)

@@ -1,0 +1,136 @@
+"""One member of a reward model: steps of a segment -> a reward (and a cost) for each step, and a weight."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffdecide.data.normalize import Normalizer
+from reward_models.config import RewardConfig
+
+
+class StepInputs(nn.Module):
+    """Observations [B, T, o], actions [B, T, a] -> normalised inputs [B, T, width].
+
+    Each lidar ring adds closeness and bearing (cos, sin) of what it sees: the weighted mean direction of the bins,
+    exact in closeness for a single object. A direction spread over sixteen bins takes many labels to learn.
+    """
+
+    def __init__(self, config: RewardConfig) -> None:
+        super().__init__()
+        self.observation = Normalizer(config.observation_dim, clip=10.0)
+        self.action = Normalizer(config.action_dim, clip=10.0)
+        self.rings = config.rings
+        self.width = config.observation_dim + config.action_dim + 3 * len(config.rings)
+        for number, (start, stop) in enumerate(config.rings):
+            angle = (torch.arange(stop - start) + 0.5) * (2 * math.pi / (stop - start))
+            self.register_buffer(f"ring_{number}", torch.stack([angle.cos(), angle.sin()], 1), persistent=False)
+
+    def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
+        parts = [self.observation(observations), self.action(actions)]
+        for number, (start, stop) in enumerate(self.rings):
+            values = observations[..., start:stop]
+            # The root keeps the gradient finite where a ring is empty.
+            total = values.sum(-1, keepdim=True)
+            direction = values @ getattr(self, f"ring_{number}").to(values) / (total + 1e-3)
+            parts += [values.amax(-1, keepdim=True), direction]
+        return torch.cat(parts, -1)
+
+
+class StepNetwork(nn.Module):
+    """Rewards of single steps: an MLP, or with `depth` 0 a linear map."""
+
+    def __init__(self, inputs: int, outputs: int, hidden: int, depth: int) -> None:
+        super().__init__()
+        widths = [inputs] + [hidden] * depth
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Linear(before, after), nn.SiLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.layers(x), None
+
+
+class SegmentTransformer(nn.Module):
+    """Causal transformer over the steps, then a weighted sum of their rewards.
+
+    The weights are those of "Preference Transformer" (Kim et al. 2023, eq. 7): w_t = mean over i of softmax_t(q_i k_t),
+    so a score depends on what mattered in the segment, not on single steps alone.
+    """
+
+    def __init__(self, inputs: int, outputs: int, config: RewardConfig) -> None:
+        super().__init__()
+        hidden = config.hidden
+        self.longest = config.longest
+        self.enter = nn.Linear(inputs, hidden)
+        self.place = nn.Parameter(torch.randn(config.longest, hidden) * 0.02)
+        # One layer at a time: nn.TransformerEncoder changes its path between training and evaluation.
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(hidden, config.heads, 2 * hidden, 0.0, "gelu", batch_first=True, norm_first=True)
+            for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(hidden)
+        self.leave = nn.Linear(hidden, outputs)
+        self.pair = nn.Linear(hidden, 2 * hidden)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        steps = x.shape[1]
+        if steps > self.longest:
+            raise ValueError(f"segments: expected at most {self.longest} steps (RewardConfig.longest), got {steps}")
+        h = self.enter(x) + self.place[:steps]
+        later = torch.ones(steps, steps, dtype=torch.bool, device=x.device).triu(1)
+        absent = ~mask
+        for block in self.blocks:
+            h = block(h, src_mask=later, src_key_padding_mask=absent)
+        h = self.norm(h)
+        return self.leave(h), _importance(self.pair(h), mask)
+
+
+class LoraTransformer(nn.Module):
+    """A pretrained text transformer fed with steps instead of words; adapters and ends are learned."""
+
+    def __init__(self, inputs: int, outputs: int, config: RewardConfig) -> None:
+        super().__init__()
+        from diffdecide.nets.language_backbone import PACKAGED, LoraSettings, add_lora, load_backbone
+
+        options: dict[str, Any] = dict(config.lora)
+        backbone = load_backbone(options.pop("backbone", PACKAGED))
+        for name in ("layers", "targets"):
+            if options.get(name) is not None:
+                options[name] = tuple(options[name])
+        self.longest = min(config.longest, backbone.max_tokens)
+        self.backbone = add_lora(backbone.model, LoraSettings(**options))
+        self.enter = nn.Linear(inputs, backbone.hidden_size)
+        self.leave = nn.Linear(backbone.hidden_size, outputs)
+        self.pair = nn.Linear(backbone.hidden_size, 2 * 32)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        if x.shape[1] > self.longest:
+            raise ValueError(f"segments: expected at most {self.longest} steps for this backbone, got {x.shape[1]}")
+        h = self.backbone(inputs_embeds=self.enter(x), attention_mask=mask.long()).last_hidden_state
+        return self.leave(h), _importance(self.pair(h), mask)
+
+
+def _importance(pair: Tensor, mask: Tensor) -> Tensor:
+    """Weights [B, T] with mean 1 over the steps present."""
+    query, key = pair.chunk(2, -1)
+    logits = query @ key.transpose(1, 2) / math.sqrt(query.shape[-1])
+    attention = F.softmax(logits.masked_fill(~mask[:, None, :], -1e9), -1)
+    rows = mask.to(attention.dtype)[..., None]
+    return (attention * rows).sum(1)
+
+
+def build_network(inputs: int, config: RewardConfig) -> nn.Module:
+    """A network (x [B, T, inputs], mask [B, T]) -> (outputs [B, T, 1 or 2], weights [B, T] or None)."""
+    outputs = 2 if config.cost_head else 1
+    if config.network == "transformer":
+        return SegmentTransformer(inputs, outputs, config)
+    if config.network == "lora":
+        return LoraTransformer(inputs, outputs, config)
+    return StepNetwork(inputs, outputs, config.hidden, 0 if config.network == "linear" else config.depth)

@@ -71,4 +71,7 @@ def heard(reading: Reading, least: float = 0.5) -> dict[str, object]:
         "avoid": list(slots.avoid),
         "caution": slots.caution,
     }
-    return {name: value for name, value in values.items() if reading.confidence[name] >= least}
+    found = {name: value for name, value in values.items() if reading.confidence[name] >= least}
+    if reading.forbidden_targets:
+        found["avoid"] = list(reading.forbidden_targets)
+    return found

@@ -8,6 +8,7 @@ LoRA: Hu et al. 2021, https://arxiv.org/abs/2106.09685.
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,10 @@ def add_lora(model: Any, settings: LoraSettings = LoraSettings()) -> Any:
         layers_to_transform=None if settings.layers is None else list(settings.layers),
         bias="none",
     )
-    return get_peft_model(model, config)
+    with warnings.catch_warnings():
+        # peft still asks transformers for an attribute by its old name; nothing a user could do about it.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        return get_peft_model(model, config)
 
 
 def _without_unused_pooler(source: str) -> dict[str, Any]:

@@ -58,4 +58,7 @@ class Scene:
 
     def of_kind(self, *names: str) -> np.ndarray:
         """Indices [M] of the objects whose kind is one of `names`."""
-        return np.flatnonzero(np.isin(self.kinds, [KIND_ID[name] for name in names]))
+        wanted = np.zeros(len(KINDS), dtype=bool)
+        for name in names:
+            wanted[KIND_ID[name]] = True
+        return np.flatnonzero(wanted[self.kinds])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from tqdm import tqdm
 
 from diffdecide.data.episode import DataError, Episode, fingerprint
@@ -189,5 +190,6 @@ def train_planner(
         ),
         data.statistics,
     )
-    planner.save_pretrained(out)
+    if PartialState().is_main_process:
+        planner.save_pretrained(out)
     return planner, result

@@ -1,7 +1,7 @@
 """Makes the sample episodes again: `python -m diffdecide.app.sample_data --out FOLDER` (half a minute on one core).
 
 Per environment four episodes, cut after `STEPS` steps: two by the sampling MPC as it is, one by the MPC made reckless
-and noisy, one by the proportional controller, which does not know hazards. So costs, labels and unlabelled steps occur.
+and noisy, one by the proportional controller, which does not know hazards, with a seed at which that costs something.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STEPS = 150
 BEHAVIOURS = (
     {"behaviour": "mpc", "episodes": 2, "seed": 0, "skill": (1.0, 1.0), "noise": (0.0, 0.0)},
     {"behaviour": "mpc", "episodes": 1, "seed": 2, "skill": (0.8, 0.8), "margin": (-0.15, -0.15), "noise": (0.3, 0.3)},
-    {"behaviour": "proportional", "episodes": 1, "seed": 3, "skill": (1.0, 1.0), "noise": (0.0, 0.0)},
+    {"behaviour": "proportional", "episodes": 1, "seed": 11, "skill": (1.0, 1.0), "noise": (0.0, 0.0)},
 )
 
 

@@ -1,7 +1,5 @@
 """A diffusion model whose data distribution is a known Gaussian, for tests with closed-form answers."""
 
-import torch
-
 from diffdecide.constrained.steering import from_clean
 from diffdecide.schedules import ScheduleConfig, alphas_cumprod
 

@@ -12,8 +12,9 @@ from diffdecide.constrained.catalogue import METHODS, method_named
 from diffdecide.constrained.gradients import CostGuidance, PrimalDual
 from diffdecide.constrained.plan_constraints import RowConstraints
 from diffdecide.constrained.projected import Projected
+from diffdecide.constrained.projection import project_plans
 from diffdecide.constrained.sampling import sample_constrained
-from diffdecide.constrained.steering import Unconstrained
+from diffdecide.constrained.steering import Demand, Moment, Unconstrained
 from diffdecide.schedules import PREDICTIONS, SCHEDULERS, ScheduleConfig
 from safety.constraints import Ball, Box, HalfSpace
 
@@ -101,8 +102,6 @@ def test_primal_dual_ends_at_the_projection_of_a_linear_cost(scheduler):
 
 
 def _demand(cost, limit):
-    from diffdecide.constrained.steering import Demand
-
     return Demand(None, cost, limit, None)
 
 
@@ -139,8 +138,6 @@ def test_a_barrier_alone_removes_most_of_the_violation(form):
 
 
 def test_a_robust_barrier_shrinks_a_violation_by_its_rate():
-    from diffdecide.constrained.steering import Demand, Moment
-
     run = Barrier(rate=0.25).begin(Demand(HALF_SPACE, clip=None))
     start = torch.tensor([[[LIMIT + 1.0, 0.3]]])
     moment = Moment(0, 900, 0.1, 0.99, 0.9, False)
@@ -182,8 +179,6 @@ def test_projection_comes_with_the_data_distribution_where_it_is_allowed():
 
 
 def test_contradictory_constraints_take_the_least_violation_and_say_so():
-    from diffdecide.constrained.projection import project_plans
-
     constraints = RowConstraints([HalfSpace((1.0, 0.0), -0.5), HalfSpace((-1.0, 0.0), -0.5)], 1)
     answer = project_plans(torch.zeros(3, 1, 2), constraints)
     assert bool(answer.infeasible.all())
@@ -192,8 +187,6 @@ def test_contradictory_constraints_take_the_least_violation_and_say_so():
 
 
 def test_a_soft_constraint_gives_way_to_a_hard_one():
-    from diffdecide.constrained.projection import project_plans
-
     constraints = RowConstraints([HalfSpace((1.0, 0.0), -0.5), HalfSpace((-1.0, 0.0), -0.5, rank="soft")], 1)
     answer = project_plans(torch.full((2, 1, 2), 1.0), constraints)
     assert bool(answer.relaxed.all())
@@ -213,8 +206,6 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"\[B, 3, D\]"):
         draw(Projected(), RowConstraints([HalfSpace((1.0, 0.0), 0.0)], 3), rows=2)
     with pytest.raises(ValueError, match="must be finite"):
-        from diffdecide.constrained.projection import project_plans
-
         project_plans(torch.full((1, 1, 2), math.nan), HALF_SPACE)
     with pytest.raises(ValueError, match="did you mean 'primal-dual'"):
         method_named("primal-duel")

@@ -1,0 +1,109 @@
+"""The whole guard of one environment: observation and wanted action in, safe action and report out.
+
+Perception, memory, walls and the filter in one object, so that anything that acts (a PPO policy, a language model, a
+person with a joystick) can be put in front of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safety.filters import FilterConfig, FilterReport
+from safety.layout import EnvSpec
+from safety.moving_filter import MovingFilter
+from safety.perception import LidarTracker
+from safety.scene import Scene
+from safety.scene_memory import SceneMemory
+from safety.walls import Walls
+
+
+class Guard(Protocol):
+    """What `safety.wrappers` puts between a policy and an environment."""
+
+    def reset(self) -> None:
+        """Begin an episode."""
+        ...
+
+    def guard(self, observation: np.ndarray, action: np.ndarray) -> FilterReport:
+        """The report on `action` [A] after `observation` [O]; its `.action` is what to execute."""
+        ...
+
+
+class GeometricGuard:
+    """Guards by geometry, decoded from lidar or read from the simulator, by the same filter.
+
+    Observations that are not finite never reach the tracker: the guard then brakes on the last scene and reports the
+    step as infeasible ("blind").
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        *,
+        margin: float = 0.03,
+        config: FilterConfig | None = None,
+        env: Any = None,
+        memory: bool = True,
+    ) -> None:
+        """
+        Args:
+            spec: of the environment.
+            margin: m kept beyond the radius of whatever costs.
+            env: read the simulator's ground truth of this environment instead of decoding the lidars.
+            memory: keep obstacles that vanish from the decoded scene for a while.
+
+        Raises:
+            ValueError: the task has no geometry, the agent no fitted dynamics, or the margin is not a number >= 0.
+        """
+        self.spec = spec
+        self.filter = MovingFilter.for_spec(spec, margin=margin, config=config)
+        self._env = env
+        self._tracker = LidarTracker(spec) if env is None else None
+        self._memory = SceneMemory(self.filter.hard_kinds, spec.dt) if memory and env is None else None
+        self._walls = Walls(spec)
+        self.scene: Scene | None = None
+
+    def reset(self) -> None:
+        """Begin an episode: forget all that was seen."""
+        if self._tracker is not None:
+            self._tracker.reset()
+        if self._memory is not None:
+            self._memory.reset()
+        self._walls.reset()
+        self.filter.reset()
+        self.scene = None
+
+    def guard(self, observation: NDArray[np.floating], action: NDArray[np.floating]) -> FilterReport:
+        """The nearest safe action.
+
+        Raises:
+            ValueError: the action is not finite or of the wrong shape.
+        """
+        observation = np.asarray(observation, dtype=np.float64)
+        if self._tracker is None:
+            from safety import truth
+
+            self.scene = truth.scene(self._env)
+            return self.filter.filter(self.scene, action, walls=self._walls.world())
+        if not np.isfinite(observation).all():
+            return self._blind()
+        scene = self._tracker.update(observation)
+        self.scene = scene if self._memory is None else self._memory.recall(scene)
+        return self.filter.filter(self.scene, action, walls=self._walls.decoded(scene, observation))
+
+    def _blind(self) -> FilterReport:
+        """Brake: nothing else is known to be safe without eyes."""
+        dynamics = self.filter.dynamics
+        state = np.zeros(6) if self.scene is None else self.scene.state
+        thrust = float(np.clip(-dynamics.decay * float(dynamics.forward_speed(state)) / dynamics.gain, -1, 1))
+        command = dynamics.motors(np.float64(thrust), np.float64(0.0))
+        action = np.asarray(dynamics.command(command), dtype=np.float64)
+        if self.scene is not None:
+            # Dead reckoning, so that the next blind step brakes from the speed that is left.
+            moved = dynamics.rollout(self.scene.state, action[None])[0]
+            self.scene = replace(self.scene, state=np.asarray(moved))
+        return FilterReport(action, True, True, float("nan"), float("-inf"), 0.0, "blind")

@@ -27,6 +27,7 @@ from safety.scene import KIND_ID, KINDS, Scene
 
 Floats = NDArray[np.float64]
 WALL_RADIUS = 1e4  # m
+_AT_ONCE = 12  # candidates judged together
 _HELD = np.array([(1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1)], dtype=np.float64)
 
 
@@ -135,14 +136,14 @@ class MovingFilter:
         Raises:
             ValueError: as `SafetyFilter.filter`.
         """
-        action = np.asarray(action, dtype=np.float64)
+        wanted: Floats = np.asarray(action, dtype=np.float64)
         hard = self._prepared(scene, walls)
         discs = self._coming(hard, soft)
-        if discs is None or action.shape != (2,) or not np.isfinite(action).all():
-            return self._still.filter(hard, action, soft=soft, plan=plan)
+        if discs is None or wanted.shape != (2,) or not np.isfinite(wanted).all():  # bad input is told by the other
+            return self._still.filter(hard, wanted, soft=soft, plan=plan)
         # A way out that was found before something came along says nothing now.
         self._still.reset()
-        return self._evade(hard.state, action, discs, plan)
+        return self._evade(hard.state, wanted, discs, plan)
 
     def _prepared(self, scene: Scene, walls: Sequence[HalfSpace]) -> Scene:
         """A scene that holds just what is hard here, all as "hazards", walls as large discs."""
@@ -209,8 +210,16 @@ class MovingFilter:
                 return FilterReport(action, False, False, 0.0, float(kept.min()), 0.0, "plan")
         brakes = [self._backup.brake_command(state, align=align) for align in (False, True)]
         tried = np.vstack([self._grid, *brakes])
-        values = self._best(state, tried, discs, level)
         distance = np.sqrt(((tried - nominal) ** 2).sum(1))
+        order = np.argsort(distance)
+        tried, distance = tried[order], distance[order]
+        # Nearest first: what lies behind the first safe command need not be judged.
+        values = np.zeros((0, len(level)))
+        for start in range(0, len(tried), _AT_ONCE):
+            values = np.vstack([values, self._best(state, tried[start : start + _AT_ONCE], discs, level)])
+            if (values.min(1) >= -tolerance).any():
+                break
+        distance = distance[: len(values)]
         worst = values.min(1)
         worst_hard = values[:, discs.hard].min(1, initial=np.inf)
         worst_soft = values[:, ~discs.hard].min(1, initial=np.inf)
@@ -240,7 +249,7 @@ class MovingFilter:
         acceleration, times = self.motion.acceleration, self._times
         values = discs.clearance(self._backup.straight(after), times, acceleration) - level
         turns = [None] if self.dynamics.holonomic_momentum else []
-        for held in [*turns, *_HELD]:
+        for held in [*_HELD, *turns]:
             bad = np.flatnonzero(values[:, discs.hard].min(1) < -self.config.tolerance)
             if not len(bad):
                 break

@@ -57,7 +57,7 @@ def test_the_agent_gets_out_of_the_way_of_what_comes_along(dynamics):
 
     stay = np.zeros(2)
     filter_ = MovingFilter(dynamics, margin=0.02)
-    steps = int(4.0 / dynamics.dt)
+    steps = int(3.2 / dynamics.dt)
     path, reports = drive(filter_, (0, 0, np.pi / 2 - dynamics.forward_offset, 0, 0, 0), stay, steps, coming)
     gaps = [
         np.hypot(*(point - np.array([1.2 - 0.4 * (index + 1) * dynamics.dt, 0.05]))) - 0.3
@@ -140,9 +140,9 @@ def test_memory_does_not_double_what_it_sees_nor_keep_what_flickered():
 
 
 def circle_spec(env_id="SafetyPointCircle1-v0"):
-    layout = ObservationLayout(
-        {"accelerometer": (0, 3), "velocimeter": (3, 6), "gyro": (6, 9), "magnetometer": (9, 12), "circle_lidar": (12, 28)}
-    )  # fmt: skip
+    sensors = ("accelerometer", "velocimeter", "gyro", "magnetometer")
+    entries = {name: (3 * index, 3 * index + 3) for index, name in enumerate(sensors)}
+    layout = ObservationLayout(entries | {"circle_lidar": (12, 28)})
     return EnvSpec(env_id, "point", 0.02, 500, 2, 28, layout, 3.0, {"circle": 1.5}, ("sigwalls",))
 
 

@@ -7,12 +7,14 @@ All of them run on one process, or on several: `torchrun --nproc_per_node 2 -m d
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from diffdecide.app.cli.train_sequence import TrainSequence, TrainValue
 from diffdecide.app.clone import KIND_FEATURES, CloneConfig
 from diffdecide.app.training import ModelConfig
 from diffdecide.features import FeatureConfig
@@ -43,8 +45,6 @@ class _OnData:
 
     def _read(self) -> tuple[Any, Any]:
         """The windows of the data files, and the goal space."""
-        from accelerate import PartialState
-
         from diffdecide.app.training import planner_data
         from diffdecide.files import require_writable_folder
         from lm_bridge.goals import GoalSpace
@@ -56,7 +56,7 @@ class _OnData:
             )
         require_writable_folder(self.out)
         goals = GoalSpace()
-        main = PartialState(cpu=self.train.device == "cpu").is_main_process
+        main = _is_main_process(self.train.device)
         data = planner_data(
             self.data,
             rows=self.rows,
@@ -70,11 +70,9 @@ class _OnData:
 
     def _finish(self, kind: str, data: Any, network: Any, model: dict[str, Any], result: Any) -> None:
         """Record the facts and say where everything is; in the main process only."""
-        from accelerate import PartialState
-
         from diffdecide.app.facts import training_facts, write_facts
 
-        if not PartialState().is_main_process:
+        if not _is_main_process(self.train.device):
             return
         count = sum(parameter.numel() for parameter in network.parameters())
         facts = training_facts(
@@ -162,17 +160,29 @@ class TrainBridge:
     config: Annotated[TrainBridgeConfig, tyro.conf.arg(name="")] = field(default_factory=TrainBridgeConfig)
 
     def execute(self) -> int:
-        from accelerate import PartialState
-
         from diffdecide.files import require_writable_folder
         from lm_bridge.train import train_bridge
 
         require_writable_folder(self.out)
+        main = _is_main_process(self.config.device)
         result, figures = train_bridge(self.config, self.out, resume=self.resume)
-        if PartialState().is_main_process:
+        if main:
             told = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
             print(f"{result.steps} steps in {result.seconds / 60:.1f} minutes; {told}; written to {self.out}")
         return 0
+
+
+def _is_main_process(device: str) -> bool:
+    """Whether this process is the one that writes; joins the group of processes that torchrun has started.
+
+    Without a GPU accelerate joins it only when told that the CPU is meant; each process would train alone.
+    """
+    import torch
+    from accelerate import PartialState
+
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    cpu = device == "cpu" or (several and not torch.cuda.is_available())
+    return bool(PartialState(cpu=cpu).is_main_process)
 
 
 def _options(text: str) -> dict[str, Any]:
@@ -185,4 +195,10 @@ def _options(text: str) -> dict[str, Any]:
     return value
 
 
-COMMANDS = {"planner": TrainPlanner, "bridge": TrainBridge, "bc": TrainCloning}
+COMMANDS = {
+    "planner": TrainPlanner,
+    "bridge": TrainBridge,
+    "bc": TrainCloning,
+    "sequence": TrainSequence,
+    "value": TrainValue,
+}

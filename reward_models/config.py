@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from safety.layout import EnvSpec
+
 NETWORKS = ("linear", "mlp", "transformer", "lora")
 TIES = ("soft", "rao_kupper", "davidson")
 LENGTHS = ("sum", "mean")
@@ -18,8 +20,9 @@ class RewardConfig:
     Attributes:
         observation_dim, action_dim: o, a.
         env_id: environment whose observations these are; None where it is not known.
-        rings: [start, stop) of each lidar ring in the observation: closeness and bearing are read off it as further
-            inputs.
+        rings: [start, stop) of each lidar ring in the observation, see `networks.StepInputs`.
+        velocity: where the body-frame velocity starts in the observation (two values, m/s); None: there is none.
+        reach: what a closing speed of 1 m/s changes in a ring's closeness within a step: dt / range.
         network: "linear", "mlp" (per step), "transformer" (over the segment, with a weighted sum: Kim et al. 2023,
             "Preference Transformer"), "lora" (a pretrained transformer with adapters, Hu et al. 2021).
         hidden, depth: width and hidden layers (blocks of the transformer).
@@ -43,6 +46,8 @@ class RewardConfig:
     action_dim: int
     env_id: str | None = None
     rings: tuple[tuple[int, int], ...] = ()
+    velocity: int | None = None
+    reach: float = 0.0
     network: str = "mlp"
     hidden: int = 128
     depth: int = 2
@@ -79,8 +84,25 @@ class RewardConfig:
         for start, stop in rings:
             if not 0 <= start < stop <= self.observation_dim:
                 raise ValueError(f"RewardConfig.rings: [{start}, {stop}) is no part of [0, {self.observation_dim})")
+        if self.velocity is not None and not 0 <= self.velocity <= self.observation_dim - 2:
+            raise ValueError(f"RewardConfig.velocity is no place in the observation: {self.velocity=}")
         object.__setattr__(self, "rings", rings)
         object.__setattr__(self, "lora", dict(self.lora))
+
+    @classmethod
+    def for_spec(cls, spec: EnvSpec, **options: Any) -> RewardConfig:
+        """Settings for an environment: what its layout says about rings and velocimeter."""
+        values: dict[str, Any] = {
+            "observation_dim": spec.observation_dim,
+            "action_dim": spec.action_dim,
+            "env_id": spec.id,
+        }
+        layout = spec.layout
+        if layout is not None and spec.lidar_max_dist is not None:
+            values["rings"] = tuple(layout.entries[name] for name in layout.lidars)
+            if "velocimeter" in layout:
+                values |= {"velocity": layout["velocimeter"].start, "reach": spec.dt / spec.lidar_max_dist}
+        return cls(**(values | options))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -82,9 +82,7 @@ class SequencePlannerConfig:
         if self.replan > future:
             raise ValueError(f"SequencePlannerConfig.replan must be at most the plan's {future} steps: {self.replan=}")
         if self.actions not in ACTIONS:
-            raise ValueError(
-                f"SequencePlannerConfig.actions must be one of {', '.join(ACTIONS)}, got {self.actions!r}"
-            )
+            raise ValueError(f"SequencePlannerConfig.actions must be one of {', '.join(ACTIONS)}, got {self.actions!r}")
 
     def to_dict(self) -> dict[str, Any]:
         return {part.name: getattr(self, part.name) for part in fields(self)} | {"format": self.format.to_dict()}

@@ -64,7 +64,12 @@ def policy_factory(
         ValueError: no such policy, or it cannot act in this environment.
     """
     factory: Callable[[], Policy]
-    if _is_learned(name):
+    if (Path(name) / "sequence_planner.json").is_file():
+        from diffdecide.app.sequence_policy import SequencePolicy, SequencePolicyConfig
+
+        sequence = SequencePolicyConfig(planner=name, filtered=filtered, margin=margin, cost_limit=cost_limit)
+        factory = partial(SequencePolicy, sequence)
+    elif _is_learned(name):
         from diffdecide.app.agent import AgentConfig
         from diffdecide.app.agent_policy import PolicyConfig, agent_policy, find_planner
 

@@ -6,13 +6,12 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diffdecide.policy import Action
-from diffdecide.sequence_planner import MARKER, SequencePlan, SequencePlanner
+from diffdecide.sequence_planner import SequencePlan, SequencePlanner
 from safety.costs import Budget
 
 if TYPE_CHECKING:
@@ -44,11 +43,6 @@ class SequencePolicyConfig:
             raise ValueError(f"margin must be a finite number of metres >= 0, got {self.margin}")
         if self.cost_limit is not None and not 0 <= self.cost_limit < float("inf"):
             raise ValueError(f"cost_limit must be finite and >= 0, got {self.cost_limit}")
-
-
-def is_sequence_planner(folder: str | Path) -> bool:
-    """Whether `folder` holds a sequence planner."""
-    return (Path(folder) / MARKER).is_file()
 
 
 class SequencePolicy:

@@ -57,9 +57,7 @@ class InverseDynamics(ModelMixin, ConfigMixin):
             raise ValueError(f"state_noise must be finite and not negative, got {state_noise}")
         self._sizes = {"ego": ego_dim, "tokens": token_dim, "state": state_dim}
         sizes = [ego_dim + token_dim + state_dim * (1 + rows), *[width] * layers]
-        hidden = [
-            part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.LayerNorm(b), nn.SiLU())
-        ]
+        hidden = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.LayerNorm(b), nn.SiLU())]
         self.network = nn.Sequential(*hidden, nn.Linear(width, rows * action_dim))
         self.register_buffer("step_scale", torch.ones(rows, state_dim))
 
@@ -126,7 +124,9 @@ class InverseDynamics(ModelMixin, ConfigMixin):
             wanted = wanted + self.config["state_noise"] * noise.randn(wanted.shape, generator, like=wanted)
         output = self(batch["ego"], batch["tokens"], state, wanted)
         # Rows behind the end of an episode hold no state that was reached: such samples do not count.
-        weight = present.all(1).to(output.dtype) * batch.get("weight", torch.ones_like(present[:, 0], dtype=torch.float))
+        weight = present.all(1).to(output.dtype)
+        if "weight" in batch:
+            weight = weight * batch["weight"]
         error = F.mse_loss(output.float(), actions.float(), reduction="none").mean((1, 2))
         loss = (error * weight).mean()
         return {"loss": loss, "error": loss.detach()}

@@ -33,8 +33,7 @@ def test_log_likelihood_of_a_gaussian(mean, std):
     ours = log_likelihood(
         model, plans, NONE, generator=seed(), quadrature=Quadrature(times=30, samples=256, low=1e-4, high=1e4)
     )
-    assert torch.allclose(ours, log_density(plans, mean, std), atol=0.25)
-    assert abs(float((ours - log_density(plans, mean, std)).mean())) < 0.1
+    assert torch.allclose(ours, log_density(plans, mean, std), atol=0.15)
 
 
 def test_entropy_of_a_gaussian():
@@ -170,7 +169,7 @@ def test_dpo_starts_at_log_two_and_at_the_closed_form_gradient():
     dpo = DiffusionDPO(policy, DPOConfig(beta=3.0, max_snr=5.0))
     batch = pair_batch(20_000)
     parts = dpo.loss(batch, seed())
-    assert float(parts["loss"]) == pytest.approx(math.log(2), abs=1e-6)
+    assert parts["loss"].item() == pytest.approx(math.log(2), abs=1e-6)
     (ours,) = torch.autograd.grad(parts["loss"], policy.mean)
     # e = mean over values of w(t) |x̂ - x|², x̂ - x = (1 - gain alpha) (mean - x) + gain sigma eps, so
     # d e / d mean = 2 w (1 - gain alpha)² (mean - x) in expectation over eps; at the reference the logit is 0.
@@ -202,7 +201,13 @@ def test_dpo_moves_the_planner_towards_what_is_preferred_and_no_further_than_bet
 def test_dpo_on_a_real_planner_pairs_its_own_plans():
     torch.manual_seed(0)
     planner = TrajectoryDiffusion(
-        horizon=4, dim=2, ego_dim=3, token_dim=4, goal_dim=2, context_dim=16, denoiser_options={"width": 32, "blocks": 1}
+        horizon=4,
+        dim=2,
+        ego_dim=3,
+        token_dim=4,
+        goal_dim=2,
+        context_dim=16,
+        denoiser_options={"width": 32, "blocks": 1},
     )
     situations = {
         "ego": torch.randn(12, 3, generator=seed()),

@@ -1,0 +1,123 @@
+"""Any reward as a ranker or a guide of the planner. It says what is preferred: constraints and filter stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffdecide.guidance import Guide
+from diffdecide.plan import PlanRows
+from reward_models.model import RewardModel
+from reward_models.plan_observations import PlanObservations
+from safety.dynamics import Dynamics, dynamics_for
+from safety.layout import EnvSpec
+from safety.scene import Scene
+
+PlanScore = Callable[[Scene, Tensor, Tensor], Tensor]  # scene, states [C, T, 6], actions [C, T, 2] -> [C]
+
+
+class LearnedPlanScore:
+    """A reward model as a `PlanScore`: imagined observations and actions, summed over the plan. Differentiable.
+
+    Args:
+        model: trained on this environment.
+        spec: the environment.
+        prompt: [P] for a model that is conditioned on one.
+
+    Raises:
+        ValueError: the model belongs to another environment.
+    """
+
+    def __init__(self, model: RewardModel, spec: EnvSpec, *, prompt: Tensor | None = None) -> None:
+        model.require_env(spec.id, spec.observation_dim)
+        self.model = model.eval().requires_grad_(False)
+        self.observe = PlanObservations(spec)
+        self.prompt = None if prompt is None else prompt.reshape(1, -1)
+
+    def __call__(self, scene: Scene, states: Tensor, actions: Tensor) -> Tensor:
+        """Scores [C] of plans: states [C, T, 6] after each action, actions [C, T, 2] in the environment's bounds."""
+        now = torch.as_tensor(np.asarray(scene.state), dtype=states.dtype).expand(len(states), 1, 6)
+        before = torch.cat([now, states[:, :-1]], 1)
+        prompt = None if self.prompt is None else self.prompt.expand(len(states), -1)
+        return self.model.predict(self.observe(scene, before), actions.to(states.dtype), prompt=prompt).reward.sum(1)
+
+
+@dataclass(frozen=True)
+class FunctionPlanScore:
+    """A known reward as a `PlanScore`, such as the true one that a learned one is compared with.
+
+    Attributes:
+        function: (scene, states [C, T, 6], actions [C, T, 2]) -> [C], torch.
+    """
+
+    function: PlanScore
+
+    def __call__(self, scene: Scene, states: Tensor, actions: Tensor) -> Tensor:
+        return self.function(scene, states, actions)
+
+
+def unhurried_plan(scene: Scene, states: Tensor, actions: Tensor) -> Tensor:
+    """The teacher `unhurried` on plans: minus squared action and half its squared change, in shares of the bounds."""
+    scale = actions.abs().amax((0, 1), keepdim=True).clamp_min(1e-6)
+    shares = actions / scale
+    change = torch.diff(shares, dim=1, prepend=shares[:, :1])
+    return -shares.square().sum((1, 2)) - 0.5 * change.square().sum((1, 2))
+
+
+def goal_seeking_plan(scene: Scene, states: Tensor, actions: Tensor) -> Tensor:
+    """Progress towards the goal in metres, and 1 for reaching it: the task's reward on plans.
+
+    Raises:
+        ValueError: the scene has no goal.
+    """
+    rows = scene.of_kind("goal")
+    if len(rows) == 0:
+        raise ValueError("goal_seeking_plan: the scene has no goal")
+    goal = torch.as_tensor(np.asarray(scene.positions)[rows[0]], dtype=states.dtype)
+    now = torch.as_tensor(np.asarray(scene.state)[:2], dtype=states.dtype)
+    distance = (states[..., :2] - goal).square().sum(-1).add(1e-12).sqrt()
+    nearest = distance.amin(1)
+    reached = torch.sigmoid((float(scene.radii[rows[0]]) - nearest) / 0.01)
+    return (now - goal).norm() - nearest + reached
+
+
+def rank(score: PlanScore, scene: Scene, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """Scores [C] of candidate plans [C, T, 6] and [C, T, 2], higher is better; for the planner's ranking.
+
+    A plan whose score is not finite gets the lowest one: a reward must not decide by an overflow.
+    """
+    with torch.no_grad():
+        values = score(scene, *(torch.as_tensor(np.asarray(a), dtype=torch.float32) for a in (states, actions)))
+    values = values.double().numpy()
+    finite = np.isfinite(values)
+    return np.where(finite, values, values[finite].min() if finite.any() else 0.0)
+
+
+def reward_guide(
+    score: PlanScore,
+    scene: Scene,
+    rows: PlanRows,
+    agent: str | Dynamics,
+    *,
+    scale: float = 0.1,
+    normalise: bool = True,
+) -> Guide:
+    """A guide for `sampling.sample`: the gradient of the score through rollout and imagined observations.
+
+    Args:
+        scene: what the plans start from; make a new guide for each plan.
+        rows: how a plan's H rows of motor commands become control steps.
+        scale, normalise: see `diffdecide.guidance.Guide`.
+    """
+    dynamics = dynamics_for(agent) if isinstance(agent, str) else agent
+    state = torch.as_tensor(np.asarray(scene.state), dtype=torch.float32)
+
+    def objective(clean: Tensor, t: int) -> Tensor:
+        actions = dynamics.command(rows.expand(clean))
+        return score(scene, torch.as_tensor(dynamics.rollout(state, actions)), torch.as_tensor(actions))
+
+    return Guide(objective, scale, normalise)

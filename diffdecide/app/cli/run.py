@@ -119,7 +119,7 @@ class Run:
         from rich.table import Table
 
         table = Table(box=None)
-        for title in ("seed", "outcome", "return", "cost", "steps", "interventions", "no safe action", "ms per step"):
+        for title in ("seed", "outcome", "return", "cost", "steps", "filtered", "unsafe", "ms/step"):
             table.add_column(title, justify="left" if title == "outcome" else "right")
         for record in performance.records:
             reason = str(record.details.get("reason") or "")

@@ -21,6 +21,7 @@ class RewardConfig:
         observation_dim, action_dim: o, a.
         env_id: environment whose observations these are; None where it is not known.
         rings: [start, stop) of each lidar ring in the observation, see `networks.StepInputs`.
+        ignored: [start, stop) of observations that the network does not see.
         velocity: where the body-frame velocity starts in the observation (two values, m/s); None: there is none.
         reach: what a closing speed of 1 m/s changes in a ring's closeness within a step: dt / range.
         network: "linear", "mlp" (per step), "transformer" (over the segment, with a weighted sum: Kim et al. 2023,
@@ -46,6 +47,7 @@ class RewardConfig:
     action_dim: int
     env_id: str | None = None
     rings: tuple[tuple[int, int], ...] = ()
+    ignored: tuple[tuple[int, int], ...] = ()
     velocity: int | None = None
     reach: float = 0.0
     network: str = "mlp"
@@ -80,18 +82,25 @@ class RewardConfig:
                 raise ValueError(f"RewardConfig.{name} must not be negative, got {getattr(self, name)}")
         if self.network == "transformer" and self.hidden % self.heads:
             raise ValueError(f"RewardConfig.hidden must be a multiple of heads, got {self.hidden=} and {self.heads=}")
-        rings = tuple((int(start), int(stop)) for start, stop in self.rings)
-        for start, stop in rings:
-            if not 0 <= start < stop <= self.observation_dim:
-                raise ValueError(f"RewardConfig.rings: [{start}, {stop}) is no part of [0, {self.observation_dim})")
+        for name in ("rings", "ignored"):
+            spans = tuple((int(start), int(stop)) for start, stop in getattr(self, name))
+            for start, stop in spans:
+                if not 0 <= start < stop <= self.observation_dim:
+                    raise ValueError(
+                        f"RewardConfig.{name}: [{start}, {stop}) is no part of [0, {self.observation_dim})"
+                    )
+            object.__setattr__(self, name, spans)
         if self.velocity is not None and not 0 <= self.velocity <= self.observation_dim - 2:
             raise ValueError(f"RewardConfig.velocity is no place in the observation: {self.velocity=}")
-        object.__setattr__(self, "rings", rings)
         object.__setattr__(self, "lora", dict(self.lora))
 
     @classmethod
     def for_spec(cls, spec: EnvSpec, **options: Any) -> RewardConfig:
-        """Settings for an environment: what its layout says about rings and velocimeter."""
+        """Settings for an environment: what its layout says about rings and velocimeter.
+
+        Accelerometer and magnetometer are ignored: contact forces cannot be foreseen along a plan, and the absolute
+        heading must not matter.
+        """
         values: dict[str, Any] = {
             "observation_dim": spec.observation_dim,
             "action_dim": spec.action_dim,
@@ -100,6 +109,7 @@ class RewardConfig:
         layout = spec.layout
         if layout is not None and spec.lidar_max_dist is not None:
             values["rings"] = tuple(layout.entries[name] for name in layout.lidars)
+            values["ignored"] = tuple(layout.entries[n] for n in ("accelerometer", "magnetometer") if n in layout)
             if "velocimeter" in layout:
                 values |= {"velocity": layout["velocimeter"].start, "reach": spec.dt / spec.lidar_max_dist}
         return cls(**(values | options))

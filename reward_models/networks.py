@@ -29,7 +29,8 @@ class StepInputs(nn.Module):
         self.observation = Normalizer(config.observation_dim, clip=10.0)
         self.action = Normalizer(config.action_dim, clip=10.0)
         self.rings, self.velocity, self.reach = config.rings, config.velocity, config.reach
-        kept = [i for i in range(config.observation_dim) if not any(a <= i < b for a, b in config.rings)]
+        spans = config.rings + config.ignored
+        kept = [i for i in range(config.observation_dim) if not any(a <= i < b for a, b in spans)]
         self.register_buffer("kept", torch.tensor(kept, dtype=torch.long), persistent=False)
         each = 3 if config.velocity is None else 5 + 2 * self.OCTAVES
         self.width = len(kept) + config.action_dim + each * len(config.rings)

@@ -16,8 +16,8 @@ from diffdecide.records import EvaluationResult
 _PLACES = {"data": "data", "runs": "runs/pretrained", "workers": "2"}
 _TITLES = {"planner": "Diffusion planner", "cloning": "Behaviour cloning"}
 _ABOUT = {
-    "planner": "Plans the {agent}'s actions from object tokens and a goal embedding; many plans are drawn, ranked by the "
-    "fitted dynamics, and the best is followed until the next one.",
+    "planner": "Plans the {agent}'s actions from object tokens and a goal embedding; many plans are drawn, ranked by "
+    "the fitted dynamics, and the best is followed until the next one.",
     "cloning": "One pass from object tokens and a goal embedding to the {agent}'s next actions. The row `bc` of the "
     "tables: what the data are worth without diffusion, ranking and projection.",
 }
@@ -45,7 +45,7 @@ def model_card(
         _settings(model, config),
         _figures(model, results),
         "## Limits\nOnly for the environments above and their observations. Hazards that stand still; nothing is known "
-        "about other agents, moving obstacles or other robots. Without the safety filter behind it, it promises nothing.",
+        "about other agents or moving obstacles. Without the safety filter behind it, it promises nothing.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -74,7 +74,8 @@ def _training(model: Model, facts: Mapping[str, Any] | None) -> str:
         since = "" if facts.get("resumed_from") is None else f" (since step {facts['resumed_from']})"
         lines.append(
             f"- {facts['train']['steps']} steps of {facts['train']['batch_size']} windows, seed {facts['seed']}, "
-            f"{facts['minutes']:.0f} minutes{since} on {facts['machine']}. {facts['parameters'] / 1e6:.2f} M parameters."
+            f"{facts['minutes']:.0f} minutes{since} on {facts['machine']}. "
+            f"{facts['parameters'] / 1e6:.2f} M parameters."
         )
     lines.append("- Commands, each with its minutes on 2 cores; `make pretrained` runs them all:\n")
     lines.append("```bash")

@@ -69,15 +69,15 @@ _PLANNER = ("--steps", "8000", "--batch-size", "512", "--learning-rate", "6e-4",
 _CLONING = ("--steps", "4000", "--batch-size", "512", "--learning-rate", "6e-4", "--seed", "0")
 
 STEPS = (
-    _collect("point_goal", "SafetyPointGoal1-v0", 120, minutes=6),
-    _collect("point_zones", "SafetyPointZones1-v0", 160, minutes=8),
-    _collect("car_goal", "SafetyCarGoal1-v0", 120, minutes=8),
-    _collect("car_zones", "SafetyCarZones1-v0", 160, minutes=8),
-    _train("point", "planner", ("point_goal", "point_zones"), *_PLANNER, minutes=20),
-    _train("car", "planner", ("car_goal", "car_zones"), *_PLANNER, minutes=20),
+    _collect("point_goal", "SafetyPointGoal1-v0", 120),
+    _collect("point_zones", "SafetyPointZones1-v0", 160),
+    _collect("car_goal", "SafetyCarGoal1-v0", 120),
+    _collect("car_zones", "SafetyCarZones1-v0", 160),
+    _train("point", "planner", ("point_goal", "point_zones"), *_PLANNER),
+    _train("car", "planner", ("car_goal", "car_zones"), *_PLANNER),
     _train("point_cloning", "bc", ("point_goal", "point_zones"), *_CLONING),
     _train("car_cloning", "bc", ("car_goal", "car_zones"), *_CLONING),
-    Step(name="bridge", words=("train", "bridge", "--out", "{runs}/bridge", "--seed", "0"), minutes=15),
+    Step(name="bridge", words=("train", "bridge", "--out", "{runs}/bridge", "--seed", "0")),
 )
 MODELS = (
     Model(

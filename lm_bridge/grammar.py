@@ -87,7 +87,7 @@ class Grammar:
         if kind == "avoid" or (kind == "stay" and rng.random() < 0.15):
             number_avoided = min(most, int(rng.choice((1, 2, 3), p=(0.62, 0.32, 0.06))))
             avoid = tuple(order[len(targets) : len(targets) + number_avoided])
-        caution = str(rng.choice(("normal", "careful", "rush"), p=(0.42, 0.3, 0.28)))
+        caution = str(rng.choice(("normal", "careful", "rush"), p=(0.36, 0.32, 0.32)))
         return Slots(kind, targets, avoid, caution)
 
     def sentence(self, slots: Slots, rng: np.random.Generator) -> str:

@@ -44,7 +44,7 @@ class InstructionConfig:
     """
 
     split: str = "train"
-    refused: float = 0.2
+    refused: float = 0.22
     goal_share: float = 0.03
     noise: float = 0.5
     rare_verbs: float = 0.12
@@ -92,7 +92,7 @@ class Instructions:
         return Example(self.grammar.sentence(slots, rng), "ok", slots)
 
     def _refused(self, rng: np.random.Generator) -> Example:
-        intent = str(rng.choice(INTENTS[1:], p=(0.22, 0.22, 0.15, 0.18, 0.13, 0.10)))
+        intent = str(rng.choice(INTENTS[1:], p=(0.17, 0.24, 0.13, 0.19, 0.17, 0.10)))
         words = self.vocabulary
         c, d, e, f = (COLOURS[i] for i in rng.permutation(4))
         names = {"c": c, "d": d, "e": e, "f": f}

@@ -41,7 +41,7 @@ class TrainBridgeConfig:
         encoder, instructions: see there.
     """
 
-    steps: int = 3000
+    steps: int = 2000
     batch_size: int = 32
     learning_rate: float = 1e-3
     warmup_steps: int = 100
@@ -49,7 +49,7 @@ class TrainBridgeConfig:
     ema_decay: float = 0.997
     seed: int = 0
     eval_every: int = 1000
-    eval_sentences: int = 500
+    eval_sentences: int = 1000
     checkpoint_every: int = 500
     min_confidence: float = 0.5
     device: str = "auto"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reward_models.preference_files import MappedPreferences
 from reward_models.preferences import Preferences
+from reward_models.segments import Segments
 
 Embed = Callable[[Sequence[str]], np.ndarray]  # texts -> [N, P]
 
@@ -23,6 +25,8 @@ class PairBatches:
         length: T; None is each batch's longest segment, needed for data mapped from disk.
         embed: texts of the prompt column to embeddings, for a model that is conditioned on them.
         costs: hand out cost_1 and cost_2.
+        inputs: a model's `StepInputs`: its results are made once and handed out in place of observations and actions
+            (data in memory only).
     """
 
     def __init__(
@@ -34,12 +38,15 @@ class PairBatches:
         length: int | None = None,
         embed: Embed | None = None,
         costs: bool = False,
+        inputs: nn.Module | None = None,
     ) -> None:
         self.data, self.members, self.seed, self.embed, self.costs = data, members, seed, embed, costs
         self.length = data.longest if length is None and isinstance(data, Preferences) else length
         self._weights: np.ndarray | None = None
-        self._prompts: np.ndarray | None = None
+        self._ready: list[Segments] = []
         if isinstance(data, Preferences):
+            if inputs is not None:
+                self._ready = [_prepare(side, inputs) for side in (data.first, data.second)]
             if costs and data.cost_1 is None:
                 raise ValueError("a cost head needs the columns cost_1 and cost_2, the data has none")
             if embed is not None and data.prompt is None:
@@ -53,13 +60,19 @@ class PairBatches:
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
         rows = np.asarray(indices, dtype=np.int64)
-        part = self.data.take(rows)
-        everything = np.arange(len(rows))
-        longest = part.longest if self.length is None else self.length
-        batch: dict[str, np.ndarray] = {"label": part.label}
-        for number, side in ((1, part.first), (2, part.second)):
-            names = (f"obs_{number}", f"act_{number}", f"mask_{number}")
-            batch |= dict(zip(names, side.padded(everything, longest), strict=True))
+        batch: dict[str, np.ndarray] = {}
+        if self._ready and isinstance(self.data, Preferences):
+            for number, side in enumerate(self._ready, 1):
+                batch[f"inputs_{number}"], _, batch[f"mask_{number}"] = side.padded(rows, self.length)
+            part: Any = _Columns(self.data, rows)
+        else:
+            part = self.data.take(rows)
+            everything = np.arange(len(rows))
+            longest = part.longest if self.length is None else self.length
+            for number, side in ((1, part.first), (2, part.second)):
+                names = (f"obs_{number}", f"act_{number}", f"mask_{number}")
+                batch |= dict(zip(names, side.padded(everything, longest), strict=True))
+        batch["label"] = part.label
         if part.margin is not None:
             batch["margin"] = part.margin
         if self.costs:
@@ -77,3 +90,24 @@ class PairBatches:
             rng = np.random.default_rng((self.seed, 7))
             self._weights = rng.poisson(1.0, (len(self), self.members)).astype(np.float32)
         return self._weights
+
+
+class _Columns:
+    """The columns of some rows, without their segments."""
+
+    def __init__(self, data: Preferences, rows: np.ndarray) -> None:
+        self._data, self._rows = data, rows
+
+    def __getattr__(self, name: str) -> Any:
+        column = getattr(self._data, name)
+        return None if column is None else column[self._rows]
+
+
+@torch.no_grad()
+def _prepare(side: Segments, inputs: nn.Module) -> Segments:
+    parts = []
+    for start in range(0, len(side.observations), 8192):
+        rows = slice(start, start + 8192)
+        step = [torch.from_numpy(array[rows])[None] for array in (side.observations, side.actions)]
+        parts.append(inputs(*step)[0].numpy())
+    return Segments(np.concatenate(parts), np.zeros((len(side.actions), 1), np.float32), side.offsets)

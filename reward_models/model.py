@@ -94,10 +94,13 @@ class RewardModel(nn.Module):
         ):
             if value.ndim != 3 or value.shape[2] != width or value.shape[:2] != observations.shape[:2]:
                 raise ValueError(f"{name} must have shape [B, T, {width}], got {tuple(value.shape)}")
-        mask = (
-            torch.ones(observations.shape[:2], dtype=torch.bool, device=observations.device) if mask is None else mask
-        )
-        x = self.inputs(observations, actions)
+        if mask is None:
+            mask = torch.ones(observations.shape[:2], dtype=torch.bool, device=observations.device)
+        return self.members_on(self.inputs(observations, actions), mask, prompt)
+
+    def members_on(self, x: Tensor, mask: Tensor, prompt: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """As `steps`, for inputs [B, T, width] that `self.inputs` has made already."""
+        config = self.config
         if config.prompt_dim:
             if prompt is None or prompt.ndim != 2 or prompt.shape[1] != config.prompt_dim:
                 given = None if prompt is None else tuple(prompt.shape)
@@ -132,10 +135,11 @@ class RewardModel(nn.Module):
         """Differences of scores [M, B] for a batch of comparisons, and predicted costs [2, M, B] or None."""
         scores, costs = [], []
         for side in ("1", "2"):
-            mask = _get(batch, f"mask_{side}")
-            rewards, cost = self.steps(
-                _get(batch, f"obs_{side}"), _get(batch, f"act_{side}"), mask, batch.get("prompt")
-            )
+            mask, prompt = _get(batch, f"mask_{side}"), batch.get("prompt")
+            if f"inputs_{side}" in batch:
+                rewards, cost = self.members_on(batch[f"inputs_{side}"], mask, prompt)
+            else:
+                rewards, cost = self.steps(_get(batch, f"obs_{side}"), _get(batch, f"act_{side}"), mask, prompt)
             scores.append(self.score(rewards, mask))
             if cost is not None:
                 costs.append(cost.sum(-1))
@@ -150,8 +154,9 @@ class RewardModel(nn.Module):
         """Negative log-likelihood of the answers, mean over comparisons and members.
 
         Args:
-            batch: obs_1, obs_2 [B, T, o], act_1, act_2 [B, T, a], mask_1, mask_2 [B, T], label [B]; optionally margin
-                [B], bootstrap [B, M], prompt [B, P]; with a cost head cost_1, cost_2 [B].
+            batch: obs_1, obs_2 [B, T, o], act_1, act_2 [B, T, a] (or inputs_1, inputs_2 [B, T, width], made from them
+                by `self.inputs`), mask_1, mask_2 [B, T], label [B]; optionally
+                margin [B], bootstrap [B, M], prompt [B, P]; with a cost head cost_1, cost_2 [B].
             generator: unused, there is no noise in this loss.
 
         Returns:

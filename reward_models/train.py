@@ -131,8 +131,9 @@ def train_reward(
         seed=settings.seed,
         embed=needs,
         costs=config.cost_head,
+        inputs=model.inputs,
     )
-    checks = PairBatches(held_out, embed=needs, costs=config.cost_head)
+    checks = PairBatches(held_out, embed=needs, costs=config.cost_head, inputs=model.inputs)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     folder.mkdir(parents=True, exist_ok=True)
     best = _Best(folder, checks, patience, resume, may_stop=processes == 1)

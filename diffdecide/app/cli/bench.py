@@ -8,6 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from diffdecide.app.cli.bench_rewards import BenchRewards
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRows:
@@ -222,5 +224,6 @@ COMMANDS = {
     "instructions": BenchInstructions,
     "latency": BenchLatency,
     "denoisers": BenchDenoisers,
+    "rewards": BenchRewards,
     "table": BenchTable,
 }

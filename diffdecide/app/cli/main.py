@@ -17,8 +17,9 @@ SUMMARIES: Mapping[str, str] = {
     "run": "one sentence becomes a safe rollout: summary.json, rollout.gif, plan.png",
     "evaluate": "return, cost and its tail, stuck share and latency of a policy over many episodes",
     "collect": "collect episodes with behaviour policies of chosen skill, risk and noise",
-    "train": "train a planner, a value critic or the language bridge",
-    "bench": "instructions, latency, denoisers, table: the figures of the documentation",
+    "train": "train a planner, a value critic, a reward or the language bridge",
+    "bench": "instructions, latency, denoisers, rewards, table: the figures of the documentation",
+    "label": "preference data: scripted teachers, a page for people, imports, relabelling",
     "pretrained": "make all embedded models again, from nothing",
 }
 

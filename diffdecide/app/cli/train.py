@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from diffdecide.app.cli.train_reward import TrainReward
 from diffdecide.app.cli.train_sequence import TrainSequence, TrainValue
 from diffdecide.app.clone import KIND_FEATURES, CloneConfig
 from diffdecide.app.training import ModelConfig
@@ -201,4 +202,5 @@ COMMANDS = {
     "bc": TrainCloning,
     "sequence": TrainSequence,
     "value": TrainValue,
+    "reward": TrainReward,
 }

@@ -1,0 +1,291 @@
+"""Learned rewards against their teacher's Bayes rate, the true return, and simpler rewards on the same comparisons."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffdecide.data.episode import Episode, fingerprint
+from diffdecide.data.readers import read_hdf5
+from diffdecide.files import read_json, write_json
+from diffdecide.records import provenance
+from diffdecide.train import TrainConfig
+from reward_models import judging
+from reward_models.config import RewardConfig
+from reward_models.model import RewardModel
+from reward_models.pairs import LabelledPairs, label_episodes
+from reward_models.teachers import Teacher, goal_seeking
+from reward_models.train import train_reward
+from safety import envs
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardBenchConfig:
+    """See the options of `diffdecide bench rewards`."""
+
+    pairs: int = 5000
+    test_pairs: int = 20_000
+    segment: int = 20
+    bayes_accuracy: float = 0.87
+    members: int = 3
+    steps: int = 800
+    curve: tuple[int, ...] = (50, 200, 1000, 5000)
+    flips: tuple[float, ...] = (0.0, 0.1, 0.3)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("pairs", "test_pairs", "segment", "members", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.curve or min(self.curve) < 2 or max(self.curve) > self.pairs:
+            raise ValueError(f"curve must hold numbers from 2 to {self.pairs}, got {self.curve}")
+        if any(not 0 <= share < 0.5 for share in self.flips):
+            raise ValueError(f"flips must lie in [0, 0.5), got {self.flips}")
+
+    def train(self, seed: int, *, steps: int | None = None) -> TrainConfig:
+        steps = self.steps if steps is None else steps
+        return TrainConfig(
+            steps=steps,
+            batch_size=128,
+            learning_rate=2e-3,
+            weight_decay=0.3,
+            ema_decay=0.98,
+            warmup_steps=min(50, steps),
+            eval_every=max(1, min(100, steps // 4)),
+            checkpoint_every=0,
+            seed=seed,
+            device="cpu",
+            tracker=None,
+            progress=False,
+        )
+
+
+class RewardBench:
+    """Runs the parts and keeps what is done in one JSON file.
+
+    Episodes are split 8 : 1 : 1 into training, calibration and test, so that no two sides share a trajectory.
+    """
+
+    def __init__(self, config: RewardBenchConfig, data: Path, out: Path, *, again: bool = False) -> None:
+        self.config, self.data, self.out, self.again = config, data, out, again
+        self.results: dict[str, Any] = {}
+        if out.is_file():
+            earlier = read_json(out)
+            if earlier.get("config") == json.loads(json.dumps(asdict(config))):
+                self.results = dict(earlier.get("parts", {}))
+            elif not again:
+                raise ValueError(f"{out} was measured with other settings: name another file, or pass --again")
+
+    @cached_property
+    def episodes(self) -> list[Episode]:
+        episodes = read_hdf5(self.data)
+        if len(episodes) < 10:
+            raise ValueError(f"{self.data}: expected at least 10 episodes to split, got {len(episodes)}")
+        if episodes[0].metadata.get("env_id") is None:
+            raise ValueError(f"{self.data}: an episode's metadata lacks env_id")
+        return episodes
+
+    @property
+    def env_id(self) -> str:
+        return str(self.episodes[0].metadata["env_id"])
+
+    @cached_property
+    def sides(self) -> tuple[list[Episode], list[Episode], list[Episode]]:
+        count = len(self.episodes)
+        one, two = int(0.8 * count), int(0.9 * count)
+        return self.episodes[:one], self.episodes[one:two], self.episodes[two:]
+
+    @cached_property
+    def pairs(self) -> tuple[LabelledPairs, LabelledPairs, LabelledPairs]:
+        """Training, calibration (a fifth of the training pairs, at most 1000) and test comparisons of one teacher."""
+        config, made, teacher = self.config, [], Teacher()
+        wanted = (config.pairs, max(20, min(1000, config.pairs // 5)), config.test_pairs)
+        for number, (side, pairs) in enumerate(zip(self.sides, wanted, strict=True)):
+            found = label_episodes(
+                side,
+                pairs=pairs,
+                score=goal_seeking,
+                teacher=teacher,
+                rng=np.random.default_rng((config.seed, number)),
+                length=config.segment,
+                bayes_accuracy=config.bayes_accuracy if number == 0 else None,
+            )
+            teacher = Teacher(beta=found.beta)
+            made.append(found)
+        return made[0], made[1], made[2]
+
+    def fit(
+        self,
+        train: Any = None,
+        *,
+        held_out: Any = None,
+        seed: int | None = None,
+        steps: int | None = None,
+        **options: Any,
+    ) -> RewardModel:
+        """A model trained on comparisons of this bench."""
+        config = self.config
+        settings: dict[str, Any] = {"members": config.members, "hidden": 64, "bootstrap": False}
+        with tempfile.TemporaryDirectory() as folder:
+            return train_reward(
+                RewardConfig.for_spec(envs.spec(self.env_id), **(settings | options)),
+                self.pairs[0].data if train is None else train,
+                self.pairs[1].data if held_out is None else held_out,
+                output_dir=folder,
+                settings=config.train(config.seed if seed is None else seed, steps=steps),
+            ).model
+
+    def run(self, part: str) -> None:
+        """Measure one part, unless it is there already, and save the file."""
+        if part in self.results and not self.again:
+            print(f"{part}: kept")
+            return
+        self.results[part] = getattr(self, f"_{part}")()
+        print(f"{part}: {json.dumps(self.results[part], default=str)[:600]}")
+        record = {
+            "config": asdict(self.config),
+            "env": self.env_id,
+            "data": {"file": self.data.name, "episodes": len(self.episodes), "fingerprint": fingerprint(self.episodes)},
+            **provenance(),
+            "parts": self.results,
+        }
+        write_json(self.out, record)
+
+    @cached_property
+    def model(self) -> RewardModel:
+        return self.fit()
+
+    def judge(self, model: RewardModel) -> dict[str, Any]:
+        """Accuracy and calibration on the test pairs, agreement with the true return on their segments."""
+        test = self.pairs[2]
+        figures = judging.judge_accuracy(model, test)
+        scores = judging.segment_scores(model, test.data.first)
+        return {**figures, "segments": asdict(judging.correlation(scores, test.score_1))}
+
+    def _headline(self) -> dict[str, Any]:
+        model, test = self.model, self.pairs[2]
+        figures = self.judge(model)
+        side = self.sides[2]
+        truth = np.array([episode.total_return for episode in side])
+        figures["episodes"] = asdict(judging.correlation(judging.episode_scores(model, side), truth))
+        scores = judging.segment_scores(model, test.data.first)
+        figures["best_of"] = judging.best_of(scores, test.score_1, [1, 4, 16, 64, 256])
+        figures["epic"] = self._epic(model)
+        figures["beta"] = test.beta
+        return figures
+
+    def _epic(self, model: RewardModel) -> dict[str, float]:
+        """Distance to a second model on other comparisons of the same teacher, and to a reward of noise."""
+        rng = np.random.default_rng((self.config.seed, 11))
+        side = self.sides[2]
+        observations = np.concatenate([episode.observations for episode in side])
+        actions = np.concatenate([episode.actions for episode in side])
+        direction = rng.normal(size=observations.shape[1] + actions.shape[1])
+
+        def unrelated(obs: np.ndarray, act: np.ndarray) -> np.ndarray:
+            return np.concatenate([obs, act], 1) @ direction
+
+        flipped = self.pairs[0].data.flipped(0.1, rng)
+        other = self.fit(flipped, seed=self.config.seed + 1, steps=max(1, self.config.steps // 2), members=1)
+        ours = judging.step_reward(model)
+        options: dict[str, Any] = {"observations": observations, "actions": actions}
+        return {
+            "to a model from labels with 10 % noise": judging.epic_distance(
+                ours, judging.step_reward(other), rng=np.random.default_rng(1), **options
+            ),
+            "to an unrelated linear reward": judging.epic_distance(
+                ours, unrelated, rng=np.random.default_rng(1), **options
+            ),
+        }
+
+    def _baselines(self) -> dict[str, Any]:
+        from reward_models.preferences import Preferences
+
+        train = self.pairs[0].data
+        decided: Preferences = train.take(np.flatnonzero(train.label != 0.5))
+        return {
+            "linear": self.judge(self.fit(network="linear", members=1)),
+            "single network": self.judge(self.fit(members=1)),
+            "mlp on raw observations": self.judge(self.fit(members=1, rings=(), velocity=None)),
+            # What TRL's RewardTrainer does: a scalar for the whole sequence, no ties, the logistic loss.
+            "scalar loss, mean over steps, no ties": self.judge(self.fit(decided, members=1, length="mean")),
+        }
+
+    def _data(self) -> list[dict[str, Any]]:
+        train, held_out = self.pairs[0].data, self.pairs[1].data
+        curve = []
+        for count in self.config.curve:
+            # The calibration side grows with the data: nobody labels a thousand pairs to check fifty.
+            checks = held_out.take(np.arange(min(len(held_out), max(20, count // 5))))
+            model = self.fit(train.take(np.arange(count)), held_out=checks)
+            curve.append({"pairs": count, **self.judge(model)})
+        return curve
+
+    def _noise(self) -> list[dict[str, Any]]:
+        rows = []
+        for share in self.config.flips:
+            rng = np.random.default_rng((self.config.seed, 5))
+            noisy = [side.data.flipped(share, rng) for side in self.pairs[:2]]
+            rows.append({"flipped": share, **self.judge(self.fit(noisy[0], held_out=noisy[1]))})
+        return rows
+
+    def _processes(self, steps: int = 200) -> dict[str, Any]:
+        """The loss curve of two processes beside that of one with the double batch."""
+        with tempfile.TemporaryDirectory() as folder:
+            from reward_models.preference_files import write_preferences
+
+            data = Path(folder) / "pairs.parquet"
+            write_preferences(self.pairs[0].data.take(np.arange(min(2000, len(self.pairs[0].data)))), data)
+            curves = {n: loss_curve(data, Path(folder) / str(n), self.env_id, processes=n, steps=steps) for n in (1, 2)}
+        one, two = (np.array(curves[n]) for n in (1, 2))
+        return {"steps": len(one), "largest_difference": float(np.abs(one - two).max()), "last_loss": float(one[-1])}
+
+    def _heatmap(self) -> dict[str, str]:
+        from reward_models.guide import LearnedPlanScore
+        from reward_models.heatmap import draw, reward_map
+        from safety import truth
+        from safety.dynamics import dynamics_for
+
+        spec, env = envs.spec(self.env_id), envs.make(self.env_id)
+        env.reset(seed=9000)
+        scene = truth.scene(env)
+        picture = reward_map(LearnedPlanScore(self.model, spec), scene, dynamics_for(spec.agent))
+        path = draw(picture, scene, self.out.with_suffix(".heatmap.png"), title=f"{self.env_id}: learned reward")
+        return {"file": path.name}
+
+
+def loss_curve(data: Path, out: Path, env_id: str, *, processes: int, steps: int, batch: int = 64) -> list[float]:
+    """Losses of each step of a training run on `processes` CPU processes that share the batch.
+
+    Raises:
+        RuntimeError: the run failed, or fewer processes ran than were asked for.
+    """
+    from diffdecide.checkpoints import checkpoint_paths, load_checkpoint
+
+    words = ["-m", "diffdecide.app", "train", "reward", str(data), "--out", str(out), "--env", env_id]
+    words += ["--steps", str(steps), "--batch-size", str(batch // processes), "--log-every", "1", "--device", "cpu"]
+    words += ["--eval-every", "0", "--members", "2", "--tracker", "None", "--no-progress"]
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "0"]
+    environment: Mapping[str, str] = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run([*launcher, *words], env=environment, capture_output=True, text=True, timeout=600)
+    if done.returncode:
+        raise RuntimeError(f"training on {processes} processes failed: {done.stderr[-800:]}")
+    # The rows of a step are the batch of one process times the processes that ran: two half batches, not one.
+    rows = load_checkpoint(checkpoint_paths(out / "checkpoints")[-1]).meta["rows"]
+    if rows != batch:
+        raise RuntimeError(f"expected {processes} processes with {batch} rows a step in all, got {rows} rows")
+    lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    losses = [json.loads(line) for line in lines]
+    return [float(line["loss"]) for line in losses if "loss" in line]

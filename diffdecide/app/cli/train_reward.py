@@ -1,0 +1,119 @@
+"""`diffdecide train reward`: a reward model from comparisons."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from diffdecide.train import TrainConfig
+
+_DEFAULTS = TrainConfig(
+    steps=1500,
+    batch_size=128,
+    learning_rate=2e-3,
+    weight_decay=0.3,
+    ema_decay=0.98,
+    warmup_steps=50,
+    eval_every=100,
+    checkpoint_every=500,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainReward:
+    """Train a reward model on comparisons of segments, calibrate it, and write its model card.
+
+    On several processes: `torchrun --nproc_per_node 2 -m diffdecide.app train reward ...`.
+    """
+
+    data: Annotated[str, tyro.conf.Positional]
+    """Preference data: a Parquet file, a folder of them, or a hub id; `diffdecide label` makes them."""
+    out: Path
+    """Folder of the model."""
+    env: str | None = None
+    """Environment of the observations: its layout shapes the inputs, and the model refuses any other."""
+    held_out: str | None = None
+    """Comparisons for early stopping and calibration; without it, trajectories are held out of DATA."""
+    held_out_share: float = 0.1
+    """Share of the trajectories held out."""
+    network: Literal["linear", "mlp", "transformer", "lora"] = "mlp"
+    hidden: int = 64
+    depth: int = 2
+    members: int = 3
+    """Networks in the ensemble."""
+    bootstrap: bool = False
+    """Every member sees the comparisons with weights of its own."""
+    cost_head: bool = False
+    """Predict costs as well; the data needs cost_1 and cost_2."""
+    ties: Literal["soft", "rao_kupper", "davidson"] = "soft"
+    length: Literal["sum", "mean"] = "sum"
+    """Whether a segment's score is the sum or the mean of its steps."""
+    smoothing: float = 0.0
+    noise_floor: float = 0.0
+    """Share of answers taken for coin flips."""
+    pessimism: float = 0.0
+    """k in mean - k std over the members."""
+    patience: int = 5
+    """Evaluations without improvement before the run ends; 0 never ends it."""
+    resume: bool = False
+    train: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: _DEFAULTS)
+
+    def execute(self) -> int:
+        import numpy as np
+
+        from diffdecide.files import require_writable_folder
+        from reward_models.config import RewardConfig
+        from reward_models.preference_files import read_preferences
+        from reward_models.preferences import doubles
+        from reward_models.splits import split
+        from reward_models.train import train_reward
+        from safety import envs
+
+        spec = None if self.env is None else envs.spec(self.env)
+        data = read_preferences(self.data)
+        if self.held_out is not None:
+            train, held_out, dropped = data, read_preferences(self.held_out), 0
+        else:
+            sides = split(data, share=self.held_out_share, rng=np.random.default_rng(self.train.seed))
+            train, held_out, dropped = sides.train, sides.held_out, sides.dropped
+        if spec is not None and data.observation_dim != spec.observation_dim:
+            raise ValueError(
+                f"{self.data}: observations are {data.observation_dim} wide, those of {self.env} {spec.observation_dim}"
+            )
+        options = {
+            name: getattr(self, name)
+            for name in ("network", "hidden", "depth", "members", "bootstrap", "cost_head", "ties", "length")
+        }
+        options |= {name: getattr(self, name) for name in ("smoothing", "noise_floor", "pessimism")}
+        if spec is not None:
+            config = RewardConfig.for_spec(spec, **options)
+        else:
+            config = RewardConfig(observation_dim=data.observation_dim, action_dim=data.action_dim, **options)
+        require_writable_folder(self.out)
+        main = int(os.environ.get("RANK", "0")) == 0
+        if main:
+            print(
+                f"{len(train)} comparisons to train on, {len(held_out)} held out, {dropped} across both sides left out"
+            )
+            print(f"in the data: {doubles(data)}")
+        result = train_reward(
+            config,
+            train,
+            held_out,
+            output_dir=self.out,
+            settings=self.train,
+            patience=self.patience,
+            resume=self.resume,
+            card={"data source": Path(self.data).name},
+        )
+        if main:
+            why = "stopped early" if result.stopped_early else "ran to the end"
+            print(f"{why} after {result.steps} steps, best at {result.best_step}")
+            for name, value in result.figures.items():
+                print(f"  {name:<16} {value:.4f}")
+            print(f"written to {self.out}")
+        return 0

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from safety.critics.base import Critic, CriticConfig
 
-
 # Width of the quadratic part, in normalised units: a wide one turns quantiles into expectiles.
 HUBER = 0.02
 

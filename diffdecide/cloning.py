@@ -207,7 +207,8 @@ class CloningPlanner:
         try:
             config = CloningConfig.from_dict(json.loads((folder / MARKER).read_text(encoding="utf-8")))
             model = BehaviourCloning.from_pretrained(folder / "network")
-        except (OSError, KeyError, TypeError, json.JSONDecodeError, RuntimeError, SafetensorError) as error:
+            model.register_to_config(_name_or_path="")  # diffusers notes the folder, and would save it again
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"the cloned policy in {folder} is damaged: {type(error).__name__}: {error}") from error
         return cls(model.float(), config)
 

@@ -42,8 +42,8 @@ class PlannerConfig:
     rows: PlanRows = field(default_factory=PlanRows)
     features: FeatureConfig = field(default_factory=FeatureConfig)
 
-    candidates: int = 32
-    warm_share: float = 0.5  # share of the candidates that start from the previous plan
+    candidates: int = 24
+    warm_share: float = 0.25  # share of the candidates that start from the previous plan
     warm_strength: float = 1 / 3  # how far up the schedule the previous plan is noised
     steps: int = 5
     scheduler: str = "ddim"
@@ -326,7 +326,8 @@ class Planner:
                 json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
             )
             model = TrajectoryDiffusion.from_pretrained(folder / "diffusion")
-        except (OSError, KeyError, TypeError, json.JSONDecodeError, RuntimeError) as error:
+            model.register_to_config(_name_or_path="")  # diffusers notes the folder, and would save it again
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"the planner in {folder} is damaged: {type(error).__name__}: {error}") from error
         unknown = set(overrides) - set(config.to_dict())
         if unknown:

@@ -15,9 +15,8 @@ from diffdecide.sequence_planner import SequencePlan, SequencePlanner
 from safety.costs import Budget
 
 if TYPE_CHECKING:
-    from safety.filters import SafetyFilter
+    from safety.guard import GeometricGuard
     from safety.layout import EnvSpec
-    from safety.perception import LidarTracker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,7 @@ class SequencePolicyConfig:
 
     Attributes:
         planner: folder of the planner.
-        filtered: put the safety filter behind it, where the agent has a motion model and obstacles are decoded.
+        filtered: put the geometric guard behind it, where the agent has a motion model and what costs has a place.
         margin: m that the filter keeps.
         cost_limit: cost per episode that may be spent; None: the planner's own wish decides.
         settings: overrides of `SequencePlannerConfig`.
@@ -69,7 +68,7 @@ class SequencePolicy:
                 f"{known.action_dim}), not for {spec.id} ({spec.observation_dim} and {spec.action_dim})"
             )
         if self._spec is None:
-            self._guard = _Guard.build(spec, self.config.margin) if self.config.filtered else None
+            self._guard = _guard(spec, self.config.margin) if self.config.filtered else None
         self._spec = spec
         if self._guard is not None:
             self._guard.reset()
@@ -106,7 +105,16 @@ class SequencePolicy:
             report["plan_ms"] = 1e3 * (time.perf_counter() - started)
         value = self._plan.actions[self._used]
         if self._guard is not None:
-            value = self._guard.apply(observation, self._plan.actions[self._used :], report)
+            started = time.perf_counter()
+            result = self._guard.guard(observation, value)
+            value = np.asarray(result.action, dtype=np.float64)
+            report |= {
+                "filter_ms": 1e3 * (time.perf_counter() - started),
+                "intervened": result.intervened,
+                "infeasible": result.infeasible,
+                "correction": result.delta,
+                "clearance": result.clearance,
+            }
         self._used += 1
         self._step += 1
         self._done.append(np.asarray(value, dtype=np.float32))
@@ -126,39 +134,12 @@ class SequencePolicy:
         self._budget.spend(cost, predicted=ahead / min(steps, max(1, self._spec.max_steps - self._step)))
 
 
-@dataclass
-class _Guard:
-    """The safety filter on decoded positions."""
+def _guard(spec: EnvSpec, margin: float) -> GeometricGuard | None:
+    """None, with a warning, where the agent has no motion model or what costs has no place."""
+    from safety.guard import GeometricGuard
 
-    tracker: LidarTracker
-    filter: SafetyFilter
-
-    @classmethod
-    def build(cls, spec: EnvSpec, margin: float) -> _Guard | None:
-        """None, with a warning, where the agent has no motion model or nothing to decode."""
-        from safety.dynamics import dynamics_for
-        from safety.filters import SafetyFilter
-        from safety.perception import LidarTracker
-
-        try:
-            return cls(LidarTracker(spec), SafetyFilter(dynamics_for(spec.agent), margin=margin))
-        except ValueError as error:
-            warnings.warn(f"{spec.id} has no safety filter, the planner acts alone: {error}", stacklevel=4)
-            return None
-
-    def reset(self) -> None:
-        self.tracker.reset()
-        self.filter.reset()
-
-    def apply(self, observation: np.ndarray, plan: np.ndarray, report: dict[str, Any]) -> np.ndarray:
-        """The nearest safe action [2] to the first of `plan` [T, 2]."""
-        started = time.perf_counter()
-        result = self.filter.filter(self.tracker.update(observation), plan[0], plan=plan)
-        report |= {
-            "filter_ms": 1e3 * (time.perf_counter() - started),
-            "intervened": result.intervened,
-            "infeasible": result.infeasible,
-            "correction": result.delta,
-            "clearance": result.clearance,
-        }
-        return np.asarray(result.action, dtype=np.float64)
+    try:
+        return GeometricGuard(spec, margin=margin)
+    except ValueError as error:
+        warnings.warn(f"{spec.id} has no safety filter, the planner acts alone: {error}", stacklevel=3)
+        return None

@@ -7,7 +7,7 @@ closed-form projection onto the linearised constraint; repeated, since both dyna
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -72,6 +72,3 @@ class PlanProjection:
             step = step * (1.0 / step.abs().amax((1, 2), keepdim=True).clamp_min(1.0))
             commands = (commands + step).clamp(-1, 1).detach()
         return commands
-
-
-Projector = Callable[[Tensor], Tensor]

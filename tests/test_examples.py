@@ -48,6 +48,14 @@ def test_all_examples_are_tested():
     assert {path.stem for path in EXAMPLES.glob("*.py")} <= tested
 
 
+def test_a_planner_that_is_saved_again_does_not_tell_where_it_was(barely_trained, tmp_path):
+    from diffdecide.planner import Planner
+
+    Planner.from_pretrained(barely_trained).save_pretrained(tmp_path / "again")
+    for file in (tmp_path / "again").rglob("*.json"):
+        assert barely_trained not in file.read_text()
+
+
 def test_quickstart(barely_trained, capsys):
     needs_bridge()
     load("quickstart").main(planner=barely_trained, steps=12)

@@ -93,7 +93,7 @@ class TrainPlanner(_OnData):
     denoiser_options: str = "{}"
     """Options of that network as JSON, such as '{"width": 512}'."""
     context_dim: int = 128
-    prediction: Literal["sample", "epsilon", "v_prediction"] = "sample"
+    prediction: Literal["sample", "epsilon", "v"] = "sample"
     target_weight: float = 0.1
     """Weight of the pointer's loss."""
 

@@ -48,7 +48,7 @@ class TrainSequence:
     denoiser_options: str = "{}"
     """Options of that network as JSON, such as '{"width": 512}'."""
     context_dim: int = 128
-    prediction: Literal["sample", "epsilon", "v_prediction"] = "sample"
+    prediction: Literal["sample", "epsilon", "v"] = "sample"
 
     def __post_init__(self) -> None:
         _json_object(self.denoiser_options)

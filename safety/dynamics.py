@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ def _lag_matrices(decay: float, steps: int) -> tuple[NDArray[np.float64], NDArra
     index = np.arange(steps)
     lag = index[:, None] - index[None, :]
     response = np.where(lag >= 0, decay ** np.maximum(lag, 0), 0.0)
-    return response, decay ** (index + 1.0)
+    return response, np.power(decay, index + 1.0, dtype=np.float64)
 
 
 def _namespace(array: Array) -> tuple[Any, Any]:
@@ -224,4 +224,4 @@ def dynamics_for(agent: str) -> Dynamics:
     """The fitted model of `agent` ("point" or "car"); ValueError for agents that have none."""
     if agent not in _MODELS:
         raise ValueError(f"no fitted dynamics for agent {agent!r}; there are models for {sorted(_MODELS)}")
-    return cast(Dynamics, _MODELS[agent])
+    return _MODELS[agent]

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from safety.backup import BackupSet
 from safety.constraints import Ball
@@ -101,7 +101,7 @@ class SafetyFilter:
     def filter(
         self,
         scene: Scene,
-        action: NDArray[np.floating],
+        action: ArrayLike,
         *,
         soft: Sequence[Ball] = (),
         plan: NDArray[np.floating] | None = None,
@@ -115,7 +115,7 @@ class SafetyFilter:
         Raises:
             ValueError: if the action is not finite or not of shape [2].
         """
-        action = np.asarray(action, dtype=np.float64)
+        action = np.array(action, dtype=np.float64)
         if action.shape != (2,) or not np.isfinite(action).all():
             raise ValueError(f"the filter needs a finite action of shape (2,), got {action}")
         if not np.isfinite(scene.state).all():

@@ -72,7 +72,7 @@ STEPS = (
     _collect("point_goal", "SafetyPointGoal1-v0", 120, minutes=11.5),
     _collect("point_zones", "SafetyPointZones1-v0", 160, minutes=7.8),
     _collect("car_goal", "SafetyCarGoal1-v0", 120, minutes=13.4),
-    _collect("car_zones", "SafetyCarZones1-v0", 160),
+    _collect("car_zones", "SafetyCarZones1-v0", 84, minutes=5.5),
     _train("point", "planner", ("point_goal", "point_zones"), *_PLANNER),
     _train("car", "planner", ("car_goal", "car_zones"), *_PLANNER),
     _train("point_cloning", "bc", ("point_goal", "point_zones"), *_CLONING),

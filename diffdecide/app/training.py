@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from lm_bridge.goals import GoalSpace
 from safety import envs
 from safety.dynamics import dynamics_for
 from safety.tasks.spec import TaskSpec
+
+
+Labels = Literal["only", "prefer", "ignore"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,7 @@ def planner_data(
     rows: PlanRows,
     features: FeatureConfig,
     goals: GoalSpace,
-    labels: str = "only",
+    labels: Labels = "only",
     start_every: int = 1,
     progress: bool = True,
 ) -> PlannerData:

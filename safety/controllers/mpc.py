@@ -115,4 +115,3 @@ class SamplingMPC:
 
 # Constant commands worth trying whatever the last plan was: they get the search out of a standstill.
 _PRIMITIVES = np.array([(1, 0), (1, 1), (1, -1), (-1, 0), (-1, 1), (-1, -1), (0, 1), (0, -1)], dtype=np.float32)
-

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from diffdecide.app.cli.bench_rewards import BenchRewards
+from diffdecide.app.cli.bench_safety import BenchConstrained, BenchSafeRL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,5 +226,7 @@ COMMANDS = {
     "latency": BenchLatency,
     "denoisers": BenchDenoisers,
     "rewards": BenchRewards,
+    "constrained": BenchConstrained,
+    "safe-rl": BenchSafeRL,
     "table": BenchTable,
 }

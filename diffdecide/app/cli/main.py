@@ -20,6 +20,7 @@ SUMMARIES: Mapping[str, str] = {
     "train": "train a planner, a value critic, a reward or the language bridge",
     "bench": "instructions, latency, denoisers, rewards, table: the figures of the documentation",
     "label": "preference data: scripted teachers, a page for people, imports, relabelling",
+    "plot": "figures of filter logs, calibrations and evaluations",
     "pretrained": "make all embedded models again, from nothing",
 }
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from diffdecide.app.cli.train_critic import TrainCritic
 from diffdecide.app.cli.train_reward import TrainReward
 from diffdecide.app.cli.train_sequence import TrainSequence, TrainValue
 from diffdecide.app.clone import KIND_FEATURES, CloneConfig
@@ -203,4 +204,5 @@ COMMANDS = {
     "sequence": TrainSequence,
     "value": TrainValue,
     "reward": TrainReward,
+    "critic": TrainCritic,
 }

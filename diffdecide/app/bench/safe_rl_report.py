@@ -1,0 +1,176 @@
+"""Table, figures and data statistics of the safe-RL benchmark, made from the finished cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffdecide.app.bench.safe_rl import METHODS, Cell, SafeRLConfig, cells
+from diffdecide.app.plots import plot_cost_distribution, plot_return_against_cost
+from diffdecide.app.results import markdown_table
+from diffdecide.files import read_json, write_json, write_text
+from diffdecide.intervals import bootstrap_mean
+from diffdecide.records import EvaluationResult, provenance
+from safety.costs import SCORE_RANGES, cvar, normalised_score, score_range
+
+# Normalised return and cost at limit 10 as published in FISOR (Zheng et al., 2024), for orientation: other data sets,
+# other physics, means over their seeds.
+PUBLISHED: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "SafetyCarGoal1-v0": {
+        "BC": (0.35, 1.54), "CDT": (0.60, 3.15), "TREBI": (0.41, 1.16), "FISOR": (0.49, 0.83),
+    },
+    "SafetyCarButton1-v0": {"FISOR": (-0.02, 0.26)},
+    "SafetyCarPush1-v0": {"FISOR": (0.28, 0.28)},
+}  # fmt: skip
+
+
+def bootstrap_tail(costs: np.ndarray, *, share: float = 0.1, resamples: int = 2000, seed: int = 0) -> dict[str, float]:
+    """CVaR of the costs [N] with a 95 % percentile interval."""
+    generator = np.random.default_rng(seed)
+    draws = costs[generator.integers(len(costs), size=(resamples, len(costs)))]
+    low, high = np.quantile(cvar(draws, share), [0.025, 0.975])
+    return {"mean": float(cvar(costs, share)), "low": float(low), "high": float(high)}
+
+
+def summarise(config: SafeRLConfig, out: Path) -> dict[str, Any]:
+    """Figures of every environment, method and limit, pooled over training seeds; None for what was not run."""
+    pooled: dict[str, dict[str, dict[str, Any]]] = {}
+    reasons = read_json(out / "not_run.json") if (out / "not_run.json").exists() else {}
+    by_key: dict[tuple[str, str, float | None], list[Cell]] = {}
+    for cell in cells(config):
+        by_key.setdefault((cell.env, cell.method, cell.limit), []).append(cell)
+    for (env, name, limit), group in by_key.items():
+        rows, seeds = [], []
+        for cell in group:
+            if cell.file(out).exists():
+                rows += list(EvaluationResult.load(cell.file(out)).episodes)
+                seeds.append(cell.training_seed)
+        for wanted in config.limits if limit is None else (limit,):
+            entry = pooled.setdefault(env, {}).setdefault(name, {})
+            why = [reasons[f"{env}/{c.name}"] for c in group if f"{env}/{c.name}" in reasons]
+            entry[f"{wanted:g}"] = _figures(env, rows, wanted, seeds) if rows else {"not_run": (why or ["not run"])[0]}
+    return pooled
+
+
+def _figures(env: str, rows: Sequence[Any], limit: float, seeds: Sequence[int | None]) -> dict[str, Any]:
+    costs = np.array([row.cost for row in rows])
+    returns = np.array([row.return_ for row in rows])
+    tail = bootstrap_tail(costs)
+    figures = {
+        "episodes": len(rows),
+        "training_seeds": [seed for seed in seeds if seed is not None],
+        "return": bootstrap_mean(returns).to_dict(),
+        "cost": bootstrap_mean(costs).to_dict(),
+        "cvar_0.1": tail,
+        "max_cost": float(costs.max()),
+        "within_limit": bootstrap_mean((costs <= limit).astype(float)).to_dict(),
+        "normalised_cost": float(costs.mean() / limit),
+        "normalised_cvar": tail["mean"] / limit,
+        "safe": bool(costs.mean() <= limit),
+        "normalised_return": None,
+    }
+    try:
+        score_range(env)
+        figures["normalised_return"] = float(np.mean(normalised_score(env, returns)))
+    except ValueError:
+        pass  # no published range: the raw return stands alone
+    return figures
+
+
+def write_report(config: SafeRLConfig, out: Path) -> str:
+    """`results.json`, `table.md` and the figures; the table."""
+    summary = summarise(config, out)
+    write_json(out / "results.json", {"settings": config.shared(), "results": summary, "provenance": provenance()})
+    parts = []
+    for env, methods in summary.items():
+        for limit in config.limits:
+            parts.append(f"### {env}, cost limit {limit:g}\n\n{_table(env, methods, f'{limit:g}')}")
+        parts.append(_published(env))
+        _draw(env, methods, config, out)
+    if config.data:
+        parts.append("### Data\n\n" + data_table(config.data))
+    head = (
+        f"Training {config.seconds / 60:g} minutes per model on one core. Scores as in DSRL; CVaR is the mean of the "
+        "worst 10 % of the episodes; brackets are 95 % bootstrap intervals.\n\n"
+    )
+    text = head + "\n".join(part for part in parts if part)
+    write_text(out / "table.md", text)
+    return text
+
+
+def _table(env: str, methods: Mapping[str, Any], limit: str) -> str:
+    titles = ["method", "episodes", "R̂", "return", "Ĉ", "cost", "CVaR₀.₁", "max", "P(cost ≤ limit)"]
+    rows: list[list[Any]] = []
+    for name, limits in methods.items():
+        figures = limits.get(limit)
+        if figures is None or "not_run" in figures:
+            reason = "not run" if figures is None else f"not run: {figures['not_run']}"
+            rows.append([METHODS[name].title, reason, *[None] * (len(titles) - 2)])
+            continue
+        score = figures["normalised_return"]
+        rows.append(
+            [
+                METHODS[name].title,
+                figures["episodes"],
+                None if score is None else f"{score:.2f}",
+                _interval(figures["return"]),
+                f"{figures['normalised_cost']:.2f}",
+                _interval(figures["cost"]),
+                _interval(figures["cvar_0.1"]),
+                f"{figures['max_cost']:g}",
+                _interval(figures["within_limit"]),
+            ]
+        )
+    return markdown_table(titles, rows)
+
+
+def _interval(value: Mapping[str, Any]) -> str:
+    low, high = value.get("low"), value.get("high")
+    if low is None or high is None or not np.isfinite([low, high]).all():
+        return f"{value['mean']:.3g}"
+    return f"{value['mean']:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def _published(env: str) -> str:
+    rows = [[name, f"{score:.2f}", f"{cost:.2f}"] for name, (score, cost) in PUBLISHED.get(env, {}).items()]
+    return "" if not rows else "Published at limit 10 (FISOR):\n\n" + markdown_table(["method", "R̂", "Ĉ"], rows)
+
+
+def _draw(env: str, methods: Mapping[str, Any], config: SafeRLConfig, out: Path) -> None:
+    limit = f"{min(config.limits):g}"
+    done = {
+        name: limits[limit] for name, limits in methods.items() if limit in limits and "not_run" not in limits[limit]
+    }
+    if not done:
+        return
+    points = [{"name": name, "return": f["return"], "cost": f["cost"]} for name, f in done.items()]
+    plot_return_against_cost(points, out / env / "return_cost.png", limit=float(limit))
+    costs: dict[str, list[float]] = {}
+    for cell in cells(config):
+        if cell.env == env and cell.method in done and cell.limit in (None, float(limit)) and cell.file(out).exists():
+            costs.setdefault(cell.method, []).extend(EvaluationResult.load(cell.file(out)).column("cost").tolist())
+    plot_cost_distribution(costs, out / env / "cost_distribution.png")
+
+
+def data_table(files: Mapping[str, str]) -> str:
+    """Quantiles of return and cost of data files, as a Markdown table.
+
+    Raises:
+        ValueError: (DataError) a file that cannot be read, or has no costs.
+    """
+    from diffdecide.data.readers import read
+
+    levels = (0.0, 0.1, 0.5, 0.9, 1.0)
+    rows: list[list[Any]] = []
+    for env, file in files.items():
+        episodes = list(read(file))
+        row: list[Any] = [env, len(episodes)]
+        for values in ([e.total_return for e in episodes], [e.total_cost for e in episodes]):
+            row.append(" / ".join(f"{value:.3g}" for value in np.quantile(values, levels)))
+        row.append("yes" if any(task in env for task in SCORE_RANGES) else "no")
+        rows.append(row)
+    names = "min / 10 % / median / 90 % / max"
+    return markdown_table(["data", "episodes", f"return: {names}", f"cost: {names}", "published score range"], rows)

@@ -12,7 +12,7 @@ the filter's margin, never narrow it.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,9 +131,12 @@ class Agent:
         if self.bridge is None:
             raise ValueError("this agent has no language bridge: load one, or use assign(TaskSpec)")
         understanding = self.bridge.understand(text)
-        if understanding.refused:
+        if not understanding.refused and self._spec is not None:
+            reason = self._unfit(understanding.spec)
+            if reason:
+                understanding = replace(understanding, refused=True, reason=reason, code="impossible")
+        if understanding.refused or understanding.embedding is None:
             return understanding
-        assert understanding.embedding is not None
         self._take(understanding.spec, understanding.embedding, understanding.caution)
         return understanding
 
@@ -144,13 +147,24 @@ class Agent:
     def _take(self, task: TaskSpec | None, embedding: np.ndarray, caution: str) -> None:
         if self._spec is None:
             raise ValueError("call reset(env_spec) before giving the agent something to do")
-        if task is not None and "Zones" not in self._spec.id:
-            raise ValueError(f"{self._spec.id} has no coloured zones: the instruction asks for {task.to_json()}")
+        reason = self._unfit(task)
+        if reason:
+            raise ValueError(reason)
         self._task, self._embedding = task, np.asarray(embedding, dtype=np.float32)
         self._judge = None if task is None else TaskJudge(task)
         self._current = 0
         self._plan = None
         self._set_margin(caution)
+
+    def _unfit(self, task: TaskSpec | None) -> str:
+        """Why `task` (None: the built-in goal) cannot be done in this environment; empty if it can."""
+        assert self._spec is not None
+        zones = "Zones" in self._spec.id
+        if task is not None and not zones:
+            return f"{self._spec.id} has no coloured zones, which are asked for: {task.to_json()}"
+        if task is None and zones:
+            return f"{self._spec.id} has no goal besides its zones: name the red, green, blue or yellow one"
+        return ""
 
     def act(self, observation: np.ndarray, cost: float | None = None) -> Action:
         """The next action for `observation` [O]; `cost` is that of the step before, where it is observed.
@@ -167,6 +181,8 @@ class Agent:
         perceived = time.perf_counter()
         zones = self._forbidden(scene)
         report: dict[str, Any] = {"perception_ms": 1e3 * (perceived - started)}
+        if self._task is None and "Zones" in self._spec.id:
+            return self._wait(scene, report)
         if self._plan is None or self._used >= self.planner.config.replan:
             self._plan = self.planner.plan(
                 scene,
@@ -197,6 +213,14 @@ class Agent:
         report["budget"] = self._spend(scene, cost)
         report |= {"current": self._current, "margin": self.margin, "plan": self._plan, "scene": scene}
         return Action(value, report)
+
+    def _wait(self, scene: Scene, report: dict[str, Any]) -> Action:
+        """Nobody has asked for anything yet (or the request was declined): brake and stand."""
+        dynamics = self.planner.dynamics
+        thrust = np.clip(-dynamics.forward_speed(scene.state) / dynamics.gain, -1, 1)
+        value = np.asarray(dynamics.command(dynamics.motors(np.float64(thrust), np.float64(0.0))))
+        self._previous_action = np.asarray(dynamics.effective(value))
+        return Action(value, report | {"waiting": True, "scene": scene, "margin": self.margin, "current": 0})
 
     def _row(self) -> np.ndarray:
         row = self._embedding[min(self._current, len(self._embedding) - 1)]

@@ -48,7 +48,8 @@ class SequencePlannerConfig:
         guidance_scale: classifier-free guidance on return and budget; 1 is plain conditioning.
         critic_guidance: scale of the critic's gradient during sampling; 0 for none.
         return_target: normalised return asked for; None: unconditional.
-        budget: normalised cost budget asked for where no budget is given; None: unconditional.
+        budget: the most cost, normalised, that is ever asked for; a smaller budget given to `plan` is asked for
+            instead. None: whatever is given, and nothing where none is.
         cost_penalty: value given up per unit of predicted cost above the budget, both in units of their spread.
         replan: control steps between plans.
         actions: "plan": those of the plan; "inverse": read from its states by inverse dynamics.
@@ -180,7 +181,8 @@ class SequencePlanner:
             observations: [L, o], the current one last; what is older than `format.history` steps is not used.
             actions: [L - 1, a] executed between them.
             elapsed: control steps since the last plan; None: `config.replan`.
-            budget: cost that may still be spent in this episode, in cost units; None: `config.budget`.
+            budget: cost that may still be spent in this episode, in cost units; None: not known, `config.budget` is
+                asked for and the ranking heeds the value alone.
             steps_left: control steps until the episode ends; None: those of a whole episode.
 
         Raises:
@@ -260,7 +262,8 @@ class SequencePlanner:
         wanted = None if config.return_target is None else torch.tensor([config.return_target])
         budget = None if config.budget is None else torch.tensor([config.budget])
         if allowed is not None:
-            budget = self.statistics.cost_budget.normalize(torch.tensor([[allowed]]))[0]
+            normal = self.statistics.cost_budget.normalize(torch.tensor([[allowed]]))[0]
+            budget = normal if budget is None else torch.minimum(budget, normal)
         return {"return_to_go": wanted, "cost_budget": budget}
 
     def _rank(self, plans: Tensor, batch: dict[str, Tensor], allowed: float | None) -> tuple[ValueEstimate, Tensor]:

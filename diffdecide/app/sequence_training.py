@@ -130,7 +130,7 @@ class SequenceTraining:
         inverse_rows: rows that inverse dynamics reads at once.
         inverse_noise: noise on the wanted states, normalised units.
         target_quantile: the planner asks for this quantile of the returns in the data.
-        budget_quantile: and, where no budget is given, for this quantile of the costs.
+        budget_quantile: and for no more than this quantile of the costs, however large the budget is.
     """
 
     critic_steps: int | None = None
@@ -138,7 +138,7 @@ class SequenceTraining:
     inverse_rows: int = 4
     inverse_noise: float = 0.01
     target_quantile: float = 0.9
-    budget_quantile: float = 0.1
+    budget_quantile: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("critic_steps", "inverse_steps", "inverse_rows"):

@@ -67,11 +67,18 @@ def test_the_diffusion_model_alone_follows_the_wish(folder):
 
 
 def test_a_small_budget_lowers_the_cost(folder):
-    planner = load(folder, return_target=1.0)
+    planner = load(folder, return_target=1.0, budget=None)
     free, bound = samples.play(planner, budget=1000.0), samples.play(planner, budget=0.0)
     assert free[1] > 20
     assert bound[1] < 0.2 * free[1]
     assert bound[0] > 0
+
+
+def test_a_large_budget_is_no_wish_to_spend(folder):
+    planner = load(folder, budget=-0.5)
+    assert planner._wishes(1000.0)["cost_budget"].item() == -0.5
+    assert planner._wishes(0.0)["cost_budget"].item() < -0.5
+    assert load(folder, budget=None)._wishes(1000.0)["cost_budget"].item() == 5.0  # where the normaliser clips
 
 
 def test_the_critic_prefers_what_pays_and_shuns_what_costs(folder):

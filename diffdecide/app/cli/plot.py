@@ -36,7 +36,7 @@ class Plot:
             raise ValueError(f"--out must end in .png, .pdf or .svg, got {self.out}")
         contents: list[Any] = [read_json(file) for file in self.files]
         require_writable_folder(self.out.parent)
-        if all(isinstance(content, Mapping) and "episodes" in content for content in contents):
+        if all(isinstance(content, Mapping) and {"episodes", "meta"} <= content.keys() for content in contents):
             self._evaluations()
         elif len(contents) == 1 and isinstance(contents[0], Mapping) and "intervened" in contents[0]:
             plot_filter_log(contents[0], self.out)

@@ -134,3 +134,10 @@ def test_sample_episodes_hold_what_examples_need(env_id):
 def test_sample_episodes_of_an_unknown_environment():
     with pytest.raises(ValueError, match="no sample episodes of 'SafetyAntGoal1-v0'"):
         sample_file("SafetyAntGoal1-v0")
+
+
+def test_safe_sb3():
+    pytest.importorskip("stable_baselines3")
+    told = load("safe_sb3").main(["--steps", "256"])
+    assert told["steps"] == 512  # PPO fills its buffer
+    assert told["cost"] == 0

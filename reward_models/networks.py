@@ -17,12 +17,13 @@ from reward_models.config import RewardConfig
 class StepInputs(nn.Module):
     """Observations [B, T, o], actions [B, T, a] -> normalised inputs [B, T, width].
 
-    Each lidar ring is replaced by what it says about the nearest object: closeness, direction, closing speed (from the
-    velocimeter), and the closeness that follows one step later, the latter also in Fourier features (Tancik et al.
-    2020) so that a reward may change within a centimetre. From raw bins all this takes many more labels to learn.
+    Each lidar ring is replaced by what it says about the nearest object: closeness, direction, the action along and
+    across it, closing speed (from the velocimeter), and the closeness that follows one step later. The latter comes
+    as `KNOTS` steps as well, each rising from 0 to 1 between two knots: a reward that jumps at some distance needs one
+    weight, and few labels tell which. From raw bins all this takes many more.
     """
 
-    OCTAVES = 5
+    KNOTS = 40
 
     def __init__(self, config: RewardConfig) -> None:
         super().__init__()
@@ -32,7 +33,7 @@ class StepInputs(nn.Module):
         spans = config.rings + config.ignored
         kept = [i for i in range(config.observation_dim) if not any(a <= i < b for a, b in spans)]
         self.register_buffer("kept", torch.tensor(kept, dtype=torch.long), persistent=False)
-        each = 3 if config.velocity is None else 5 + 2 * self.OCTAVES
+        each = 3 + 2 * config.action_dim + (0 if config.velocity is None else 2 + self.KNOTS)
         self.width = len(kept) + config.action_dim + each * len(config.rings)
         for number, (start, stop) in enumerate(config.rings):
             angle = (torch.arange(stop - start) + 0.5) * (2 * math.pi / (stop - start))
@@ -49,12 +50,14 @@ class StepInputs(nn.Module):
             around = (torch.arange(count, device=values.device) - index + count // 2) % count - count // 2
             direction = (values * (around.abs() <= 1)) @ bins
             direction = direction / (direction.square().sum(-1, keepdim=True) + 1e-8).sqrt()
-            parts += [2 * closeness - 1, direction]
+            pushed = (parts[1][..., None] * direction[..., None, :]).flatten(-2)
+            parts += [2 * closeness - 1, direction, pushed]
             if self.velocity is not None:
                 speed = (observations[..., self.velocity : self.velocity + 2] * direction).sum(-1, keepdim=True)
                 after = closeness + self.reach * speed
-                angles = [math.pi * 2**octave * after for octave in range(1, self.OCTAVES + 1)]
-                parts += [speed, 2 * after - 1, *(f(angle) for angle in angles for f in (torch.sin, torch.cos))]
+                place = torch.linspace(0, 1, self.KNOTS, device=after.device, dtype=after.dtype)
+                steps = ((after - place) * (self.KNOTS - 1)).clamp(0, 1)
+                parts += [speed, 2 * after - 1, steps]
         return torch.cat(parts, -1)
 
 

@@ -191,7 +191,9 @@ def _flat(column: pyarrow.ChunkedArray, name: str) -> tuple[np.ndarray, np.ndarr
         inner = chunk.flatten()
         widths = np.asarray(inner.value_lengths())
         if len(set(widths.tolist())) > 1:
-            row = int(np.searchsorted(np.cumsum(np.asarray(chunk.value_lengths())), np.argmax(widths != widths[0])))
+            row = int(
+                np.searchsorted(np.cumsum(np.asarray(chunk.value_lengths())), np.argmax(widths != widths[0]), "right")
+            )
             raise PreferenceError(
                 f"{name}: expected one width in all rows, got {sorted(set(widths.tolist()))}, row {row}"
             )

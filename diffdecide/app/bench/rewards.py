@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -264,7 +264,16 @@ class RewardBench:
         return {"file": path.name}
 
 
-def loss_curve(data: Path, out: Path, env_id: str, *, processes: int, steps: int, batch: int = 64) -> list[float]:
+def loss_curve(
+    data: Path,
+    out: Path,
+    env_id: str | None,
+    *,
+    processes: int,
+    steps: int,
+    batch: int = 64,
+    extra: Sequence[str] = (),
+) -> list[float]:
     """Losses of each step of a training run on `processes` CPU processes that share the batch.
 
     Raises:
@@ -272,7 +281,8 @@ def loss_curve(data: Path, out: Path, env_id: str, *, processes: int, steps: int
     """
     from diffdecide.checkpoints import checkpoint_paths, load_checkpoint
 
-    words = ["-m", "diffdecide.app", "train", "reward", str(data), "--out", str(out), "--env", env_id]
+    words = ["-m", "diffdecide.app", "train", "reward", str(data), "--out", str(out), *extra]
+    words += [] if env_id is None else ["--env", env_id]
     words += ["--steps", str(steps), "--batch-size", str(batch // processes), "--log-every", "1", "--device", "cpu"]
     words += ["--eval-every", "0", "--members", "2", "--tracker", "None", "--no-progress"]
     launcher = [sys.executable]

@@ -38,8 +38,8 @@ class TrainReward:
     """Environment of the observations: its layout shapes the inputs, and the model refuses any other."""
     held_out: str | None = None
     """Comparisons for early stopping and calibration; without it, trajectories are held out of DATA."""
-    held_out_share: float = 0.1
-    """Share of the trajectories held out."""
+    held_out_share: float = 0.3
+    """Share of the trajectories held out; comparisons between both sides are lost, so two files are better."""
     network: Literal["linear", "mlp", "transformer", "lora"] = "mlp"
     hidden: int = 64
     depth: int = 2

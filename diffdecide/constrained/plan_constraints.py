@@ -18,6 +18,8 @@ from safety.constraints import Constraint
 from safety.dynamics import Dynamics
 from safety.scene import STATE_DIM
 
+_STEP = 1e-4  # motor command; second-order error far below what the linearisation itself leaves out
+
 
 class HalfSpaces(NamedTuple):
     """Rows A z <= b in plan coordinates, M over the whole plan."""
@@ -175,13 +177,8 @@ class MotionConstraints:
         batch, size = len(plans), plans.shape[1] * plans.shape[2]
         with torch.no_grad():
             states, times = self.states(plans), self.times.to(plans)
-
-            def one(flat: Tensor) -> Tensor:
-                return self.states(flat.reshape(1, self.rows.rows, 2))[0]
-
-            # Just inside the motors' saturation: at the bound itself half of the derivative is lost.
             flat = plans.reshape(batch, size)
-            jacobian = torch.func.vmap(torch.func.jacfwd(one))(0.999 * flat)  # [B, T, 6, n]
+            jacobian = self._jacobian(flat.double(), states.shape[1]).to(plans)  # [B, T, 6, n]
             parts, bounds, hard = [], [], []
             for constraint in self.constraints:
                 slopes, bound = constraint.linearise(states, times)  # [B, T, m, 6], [B, T, m]
@@ -191,3 +188,16 @@ class MotionConstraints:
                 bounds.append(bound.flatten(1))
                 hard.append(torch.full((bounds[-1].shape[1],), constraint.rank == "hard"))
         return HalfSpaces(torch.cat(parts, 1), torch.cat(bounds, 1), torch.cat(hard))
+
+    def _jacobian(self, flat: Tensor, steps: int) -> Tensor:
+        """Derivative [B, T, 6, n] of the states by plans [B, n] in float64, by differences in one batched roll-out.
+
+        Steps go towards zero, so that at the motors' saturation the derivative is that of the side that still moves
+        the agent. (Forward-mode autograd takes about four times as long here.)
+        """
+        batch, size = flat.shape
+        step = torch.where(flat > 0, -_STEP, _STEP)
+        moved = flat[:, None, :] + torch.diag_embed(step)
+        around = torch.cat([flat[:, None, :], moved], 1).reshape(-1, self.rows.rows, 2)
+        states = self.states(around).reshape(batch, size + 1, steps, STATE_DIM)
+        return ((states[:, 1:] - states[:, :1]) / step[:, :, None, None]).permute(0, 2, 3, 1)

@@ -85,6 +85,13 @@ class PairBatches:
             batch["prompt"] = np.asarray(self.embed([str(text) for text in part.prompt]), np.float32)
         return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in batch.items()}
 
+    def summed_differences(self) -> np.ndarray | None:
+        """Summed inputs of the first segment minus those of the second, [N, width]; None without made inputs."""
+        if not self._ready:
+            return None
+        sums = [np.add.reduceat(side.observations, side.offsets[:-1], axis=0) for side in self._ready]
+        return sums[0] - sums[1]
+
     def _bootstrap(self) -> np.ndarray:
         if self._weights is None:
             rng = np.random.default_rng((self.seed, 7))

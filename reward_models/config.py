@@ -37,6 +37,7 @@ class RewardConfig:
         ties: what a label of 0.5 means: "soft" (cross-entropy of Bradley-Terry), "rao_kupper" (Rao and Kupper 1967)
             or "davidson" (Davidson 1970), both with a learned width of the tie.
         smoothing: labels are drawn to 1/2 by this share (Szegedy et al. 2016).
+        sparsity: weight of the sum of absolute weights in the loss, for "linear" (Tibshirani 1996); 0 for none.
         noise_floor: share of answers taken for coin flips: p = (1 - floor) sigma + floor / 2 (as in B-Pref and PEBBLE).
         bootstrap: every member weighs the comparisons by its own Poisson(1) draws (Oza and Russell 2001).
         pessimism: k in mean - k std over the members.
@@ -61,6 +62,7 @@ class RewardConfig:
     prompt_dim: int = 0
     length: str = "sum"
     ties: str = "soft"
+    sparsity: float = 0.0
     smoothing: float = 0.0
     noise_floor: float = 0.0
     bootstrap: bool = True
@@ -77,7 +79,7 @@ class RewardConfig:
         for name in ("smoothing", "noise_floor"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"RewardConfig.{name} must lie in [0, 1), got {getattr(self, name)}")
-        for name in ("prompt_dim", "cost_weight", "pessimism"):
+        for name in ("prompt_dim", "cost_weight", "pessimism", "sparsity"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"RewardConfig.{name} must not be negative, got {getattr(self, name)}")
         if self.network == "transformer" and self.hidden % self.heads:

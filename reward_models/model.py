@@ -24,7 +24,7 @@ from diffdecide.data.normalize import Normalizer
 from diffdecide.files import read_json, write_atomic, write_json
 from reward_models import bradley_terry
 from reward_models.config import RewardConfig
-from reward_models.networks import StepInputs, build_network
+from reward_models.networks import LinearSteps, StepInputs, build_network
 
 FORMAT = "diffdecide-reward-1"
 
@@ -73,6 +73,15 @@ class RewardModel(nn.Module):
         for name, values in (("observation", observations), ("action", actions)):
             fitted = Normalizer.fit(values, clip=10.0)
             getattr(self.inputs, name).load_state_dict(fitted.state_dict())
+
+    def set_spread(self, differences: np.ndarray) -> None:
+        """Take the unit of each linear weight from differences [N, width] of two segments' summed inputs."""
+        spread = torch.as_tensor(differences.std(0), dtype=torch.float32)
+        # An input that never differs decides nothing: its weight must not grow huge for want of a unit.
+        spread = torch.where(spread > 1e-3, spread, torch.ones_like(spread))
+        for member in self.members:
+            if isinstance(member, LinearSteps):
+                member.spread[: len(spread)] = spread
 
     def steps(
         self, observations: Tensor, actions: Tensor, mask: Tensor | None = None, prompt: Tensor | None = None
@@ -184,11 +193,12 @@ class RewardModel(nn.Module):
             decided = label[0] != 0.5
             right = ((delta.mean(0) > 0) == (label[0] > 0.5))[decided]
             accuracy = right.float().mean() if len(right) else torch.ones(())
-        parts = {"loss": preference, "preference": preference.detach(), "accuracy": accuracy}
+        penalty = config.sparsity * sum(m.layer.weight.abs().sum() for m in self.members if isinstance(m, LinearSteps))
+        parts = {"loss": preference + penalty / config.members, "preference": preference.detach(), "accuracy": accuracy}
         if costs is not None:
             wanted = torch.stack([_get(batch, "cost_1"), _get(batch, "cost_2")])[:, None]
             error = torch.nn.functional.smooth_l1_loss(costs, wanted.expand_as(costs))
-            parts["loss"] = preference + config.cost_weight * error
+            parts["loss"] = parts["loss"] + config.cost_weight * error
             parts["cost"] = error.detach()
         return parts
 

@@ -23,7 +23,7 @@ class StepInputs(nn.Module):
     weight, and few labels tell which. From raw bins all this takes many more.
     """
 
-    KNOTS = 40
+    KNOTS = 80
 
     def __init__(self, config: RewardConfig) -> None:
         super().__init__()
@@ -61,8 +61,26 @@ class StepInputs(nn.Module):
         return torch.cat(parts, -1)
 
 
+class LinearSteps(nn.Module):
+    """Rewards that are a weighted sum of the inputs, each in units of its spread over comparisons.
+
+    Among many steps of closeness few matter: an L1 penalty (`RewardConfig.sparsity`) finds them from few labels.
+    """
+
+    spread: Tensor  # [inputs]
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(inputs, outputs)
+        self.register_buffer("spread", torch.ones(inputs))
+        nn.init.zeros_(self.layer.weight)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.layer(x / self.spread), None
+
+
 class StepNetwork(nn.Module):
-    """Rewards of single steps: an MLP, or with `depth` 0 a linear map."""
+    """Rewards of single steps: an MLP."""
 
     def __init__(self, inputs: int, outputs: int, hidden: int, depth: int) -> None:
         super().__init__()
@@ -152,4 +170,6 @@ def build_network(inputs: int, config: RewardConfig) -> nn.Module:
         return SegmentTransformer(inputs, outputs, config)
     if config.network == "lora":
         return LoraTransformer(inputs, outputs, config)
-    return StepNetwork(inputs, outputs, config.hidden, 0 if config.network == "linear" else config.depth)
+    if config.network == "linear":
+        return LinearSteps(inputs, outputs)
+    return StepNetwork(inputs, outputs, config.hidden, config.depth)

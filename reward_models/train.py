@@ -133,6 +133,9 @@ def train_reward(
         costs=config.cost_head,
         inputs=model.inputs,
     )
+    differences = batches.summed_differences()
+    if differences is not None:
+        model.set_spread(differences)
     checks = PairBatches(held_out, embed=needs, costs=config.cost_head, inputs=model.inputs)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     folder.mkdir(parents=True, exist_ok=True)

@@ -303,3 +303,22 @@ def test_best_of_n_is_the_exact_expectation():
 def test_accuracy_leaves_ties_out():
     assert accuracy(np.array([1.0, -1.0, 2.0]), np.array([1.0, 0.5, 0.0])) == 0.5
     assert WEIGHTS.shape == (4,)
+
+
+def test_a_pretrained_backbone_learns_by_adapters_and_saves_its_heads(tmp_path):
+    options = {"rank": 2, "layers": [0], "targets": ["query"]}
+    model = RewardModel(config(network="lora", members=1, longest=16, lora=options))
+    given = batch(model)
+    model.loss(given, torch.Generator())["loss"].backward()
+    learned = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert any("lora_" in name for name in learned)
+    assert all("lora_" in name for name in learned if ".backbone." in name)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in learned:
+                parameter.add_(0.05)
+    model.eval().save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_size < 1_000_000  # the backbone stays in its package
+    again = RewardModel.from_pretrained(tmp_path)
+    ours, theirs = (m.predict(given["obs_1"], given["act_1"], given["mask_1"]).reward for m in (model, again))
+    assert torch.allclose(ours, theirs, atol=1e-5)

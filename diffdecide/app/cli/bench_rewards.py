@@ -29,6 +29,7 @@ class BenchRewards:
     segment: int = 20
     bayes_accuracy: float = 0.87
     """The teacher's beta is chosen so that the best possible accuracy is this."""
+    network: Literal["linear", "mlp", "transformer"] = "linear"
     members: int = 3
     steps: int = 800
     """Training steps; the best held-out likelihood is taken."""
@@ -46,7 +47,18 @@ class BenchRewards:
         if not self.data.is_file():
             raise ValueError(f"no such data file: {self.data}")
         require_writable_folder(self.out.parent)
-        names = ("pairs", "test_pairs", "segment", "bayes_accuracy", "members", "steps", "curve", "flips", "seed")
+        names = (
+            "pairs",
+            "test_pairs",
+            "segment",
+            "bayes_accuracy",
+            "network",
+            "members",
+            "steps",
+            "curve",
+            "flips",
+            "seed",
+        )
         config = RewardBenchConfig(**{name: getattr(self, name) for name in names})
         bench = RewardBench(config, self.data, self.out, again=self.again)
         for part in self.parts:

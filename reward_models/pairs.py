@@ -87,37 +87,37 @@ def label_episodes(
     for number, (value, episode) in enumerate(zip(values, episodes, strict=True)):
         if value.shape != (len(episode),) or not np.isfinite(value).all():
             raise PreferenceError(f"score of episode {number}: expected {len(episode)} finite numbers: {value.shape}")
-    sides, scores = [], []
-    lengths: np.ndarray | None = None
-    for _ in range(2):
-        which, starts, drawn = cut(episodes, pairs, length, rng)
-        # Both segments of a pair have one length, or the teacher's sums could not be compared.
-        lengths = drawn if lengths is None else lengths
-        room = np.array([len(episodes[i]) for i in which]) - lengths
-        starts = np.minimum(starts, np.maximum(room, 0))
-        lengths = np.minimum(lengths, np.array([len(episodes[i]) for i in which]))
-        sides.append((which, starts))
-    for which, starts in sides:
-        scores.append(
-            np.array([teacher.weigh(values[e][s : s + n]) for e, s, n in zip(which, starts, lengths, strict=True)])
-        )
+    which_1, start_1, lengths = cut(episodes, pairs, length, rng)
+    which_2, start_2, _ = cut(episodes, pairs, length, rng)
+    # Both segments of a pair have one length, or the teacher's sums could not be compared.
+    steps = np.array([len(episode) for episode in episodes])
+    lengths = np.minimum(lengths, steps[which_2])
+    start_2 = np.minimum(start_2, steps[which_2] - lengths)
+    sides = ((which_1, start_1), (which_2, start_2))
+    scores = [
+        np.array([teacher.weigh(values[e][s : s + n]) for e, s, n in zip(which, starts, lengths, strict=True)])
+        for which, starts in sides
+    ]
     if bayes_accuracy is not None:
         teacher = teacher.for_accuracy(scores[0], scores[1], bayes_accuracy)
     answers = teacher.answer(scores[0], scores[1], rng)
     kept = np.flatnonzero(answers.asked)
     if len(kept) == 0:
         raise PreferenceError(f"the teacher skipped all {pairs} pairs: no score reaches {teacher.skip_below=}")
-    assert lengths is not None
+    kept_lengths = lengths[kept]
+    parts = [_segments(episodes, which[kept], starts[kept], kept_lengths) for which, starts in sides]
+    costs = [
+        np.array([episodes[e].costs[s : s + n].sum() for e, s, n in zip(w[kept], t[kept], kept_lengths, strict=True)])
+        for w, t in sides
+    ]
     data = Preferences(
-        *(_segments(episodes, which[kept], starts[kept], lengths[kept]) for which, starts in sides),
+        parts[0],
+        parts[1],
         label=answers.label[kept],
-        **{
-            f"cost_{side + 1}": np.array(
-                [episodes[e].costs[s : s + n].sum() for e, s, n in zip(w[kept], t[kept], lengths[kept], strict=True)]
-            )
-            for side, (w, t) in enumerate(sides)
-        },
-        **{f"trajectory_{i + 1}": np.array([names[e] for e in w[kept]], object) for i, (w, _) in enumerate(sides)},
+        cost_1=costs[0],
+        cost_2=costs[1],
+        trajectory_1=np.array([names[e] for e in which_1[kept]], dtype=object),
+        trajectory_2=np.array([names[e] for e in which_2[kept]], dtype=object),
         annotator=np.full(len(kept), annotator, dtype=object),
         prompt=None if prompt is None else np.full(len(kept), prompt, dtype=object),
     )

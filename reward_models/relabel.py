@@ -34,8 +34,8 @@ def step_rewards(
     parts = []
     for start in range(0, len(episode), window):
         rows = slice(start, start + window)
-        tensors = [torch.from_numpy(a[rows])[None].to(device) for a in (episode.observations, episode.actions)]
-        parts.append(model.predict(*tensors, prompt=prompt).reward[0].cpu().numpy())
+        obs, act = (torch.from_numpy(a[rows])[None].to(device) for a in (episode.observations, episode.actions))
+        parts.append(model.predict(obs, act, prompt=prompt).reward[0].cpu().numpy())
     return np.concatenate(parts).astype(np.float32)
 
 

@@ -28,7 +28,6 @@ from reward_models.teachers import Teacher, goal_seeking
 from reward_models.train import train_reward
 from safety import envs
 
-
 SPARSITY = 0.007  # chosen on training seeds, with 5000 comparisons
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from lm_bridge.goals import COLOURS
 from lm_bridge.grammar import Grammar, Slots
+from lm_bridge.sentences import WrittenSentences
 from lm_bridge.vocabulary import COLOUR_SYNONYMS, Vocabulary
 
 # What a sentence is, beside a task that can be done. The order is that of the classifier's outputs.
@@ -41,6 +42,7 @@ class InstructionConfig:
         goal_share: share of sentences about "the goal" of the built-in tasks.
         noise: probability that a sentence gets typos, odd punctuation, casing or fillers.
         rare_verbs, synonyms: see `Grammar`.
+        written: share of sentences that were written by hand instead of composed, see `lm_bridge.sentences`.
     """
 
     split: str = "train"
@@ -49,9 +51,10 @@ class InstructionConfig:
     noise: float = 0.5
     rare_verbs: float = 0.12
     synonyms: float = 0.1
+    written: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("refused", "goal_share", "noise", "rare_verbs", "synonyms"):
+        for name in ("refused", "goal_share", "noise", "rare_verbs", "synonyms", "written"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"instructions: {name} must lie in [0, 1], got {getattr(self, name)}")
         Vocabulary(self.split)
@@ -75,6 +78,7 @@ class Instructions:
         self.config = config
         self.vocabulary = Vocabulary(config.split)
         self.grammar = Grammar(self.vocabulary, config.rare_verbs, config.synonyms)
+        self.sentences = WrittenSentences(config.split)
 
     def at(self, seed: int, index: int) -> Example:
         return self.example(np.random.default_rng((seed, index)))
@@ -86,12 +90,19 @@ class Instructions:
         return clean
 
     def _task(self, rng: np.random.Generator) -> Example:
+        if rng.random() < self.config.written:
+            text, slots = self.sentences.task(rng)
+            return Example(text, "ok", slots)
         slots = self.grammar.sample_slots(rng)
         if rng.random() < self.config.goal_share:
             slots = Slots("stay" if rng.random() < 0.2 else "reach", ("goal",), (), slots.caution)
         return Example(self.grammar.sentence(slots, rng), "ok", slots)
 
     def _refused(self, rng: np.random.Generator) -> Example:
+        if rng.random() < 0.5 * self.config.written:
+            found = self.sentences.refused(rng)
+            if found is not None:
+                return Example(found[0], found[1], None)
         intent = str(rng.choice(INTENTS[1:], p=(0.17, 0.24, 0.13, 0.19, 0.17, 0.10)))
         words = self.vocabulary
         c, d, e, f = (COLOURS[i] for i in rng.permutation(4))

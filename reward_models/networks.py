@@ -19,11 +19,12 @@ class StepInputs(nn.Module):
 
     Each lidar ring is replaced by what it says about the nearest object: closeness, direction, the action along and
     across it, closing speed (from the velocimeter), and the closeness that follows one step later. The latter comes
-    as `KNOTS` steps as well, each rising from 0 to 1 between two knots: a reward that jumps at some distance needs one
-    weight, and few labels tell which. From raw bins all this takes many more.
+    as `KNOTS` steps as well, each rising from 0 to 1 just behind its knot: a reward that jumps at some distance needs
+    one weight, and few labels tell which. From raw bins all this takes many more.
     """
 
-    KNOTS = 80
+    KNOTS = 61  # multiples of 5 cm where the lidar sees 3 m
+    WIDTH = 0.1  # of the distance between two knots
 
     def __init__(self, config: RewardConfig) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ class StepInputs(nn.Module):
                 speed = (observations[..., self.velocity : self.velocity + 2] * direction).sum(-1, keepdim=True)
                 after = closeness + self.reach * speed
                 place = torch.linspace(0, 1, self.KNOTS, device=after.device, dtype=after.dtype)
-                steps = ((after - place) * (self.KNOTS - 1)).clamp(0, 1)
+                steps = ((after - place) * ((self.KNOTS - 1) / self.WIDTH)).clamp(0, 1)
                 parts += [speed, 2 * after - 1, steps]
         return torch.cat(parts, -1)
 

@@ -4,7 +4,7 @@ import json
 import threading
 import urllib.error
 import urllib.request
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -209,22 +209,17 @@ def test_two_processes_train_what_one_trains(files, tmp_path):
 
 
 def test_the_bench_writes_its_parts_one_by_one(tmp_path):
-    data = Path(__file__).parents[2] / "data"
-    if not any(data.glob("point_goal.hdf5")):
-        pytest.skip("needs data/point_goal.hdf5 (diffdecide collect)")
-    out = tmp_path / "rewards.json"
-    words = [
-        "bench",
-        "rewards",
-        str(data / "point_goal.hdf5"),
-        "--out",
-        str(out),
-        "--pairs",
-        "60",
-        "--test-pairs",
-        "80",
-    ]
-    words += ["--steps", "4", "--members", "1", "--curve", "30", "--flips", "0.1", "--parts", "headline"]
+    from diffdecide.data.writers import write_hdf5
+
+    made = []
+    for item in episodes(12, env_id=ENV):
+        wide = np.random.default_rng(item.seed).uniform(size=(len(item), 60)).astype(np.float32)
+        made.append(replace(item, observations=wide, next_observations=wide))
+    data, out = write_hdf5(tmp_path / "episodes.hdf5", made), tmp_path / "rewards.json"
+    words = ["bench", "rewards", str(data), "--out", str(out), "--pairs", "60", "--test-pairs", "80"]
+    words += ["--steps", "4", "--members", "1", "--curve", "30", "--flips", "0.1", "--parts", "headline", "noise"]
     assert main(words) == 0
     parts = json.loads(out.read_text())["parts"]
     assert parts["headline"]["pairs"] == 80
+    assert parts["noise"][0]["flipped"] == 0.1
+    assert main([*words, "--segment", "10"]) == 2  # other settings do not mix with what is there

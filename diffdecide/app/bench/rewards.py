@@ -191,7 +191,7 @@ class RewardBench:
         truth = np.array([episode.total_return for episode in side])
         figures["episodes"] = asdict(judging.correlation(judging.episode_scores(model, side), truth))
         scores = judging.segment_scores(model, test.data.first)
-        figures["best_of"] = judging.best_of(scores, test.score_1, [1, 4, 16, 64, 256])
+        figures["best_of"] = judging.best_of(scores, test.score_1, [n for n in (1, 4, 16, 64, 256) if n <= len(scores)])
         figures["epic"] = self._epic(model)
         figures["beta"] = test.beta
         return figures

@@ -139,7 +139,7 @@ class InstructedAgentPolicy(AgentPolicy):
         """Take an instruction; what comes back has `refused` and `to_dict()`."""
         reading: Any
         if self.config.language == "regex":
-            from diffdecide.app.bench.regex_parser import parse
+            from diffdecide.app.regex_parser import parse
 
             reading = RegexReading(text, parse(text))
             if reading.spec is not None:

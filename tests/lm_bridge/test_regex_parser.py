@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffdecide.app.bench.regex_parser import parse
+from diffdecide.app.regex_parser import parse
 from lm_bridge.instructions import InstructionConfig
 from lm_bridge.validation import validation_examples
 from safety.tasks.spec import TaskSpec

@@ -92,5 +92,5 @@ def _dict(interval: Interval | None) -> dict[str, Any] | None:
 
 
 def _interval(value: Mapping[str, Any]) -> Interval:
-    nan = float("nan")
-    return Interval(value["mean"], *(nan if value[k] is None else value[k] for k in ("low", "high")), value["count"])
+    low, high = (float("nan") if value[name] is None else float(value[name]) for name in ("low", "high"))
+    return Interval(value["mean"], low, high, value["count"])

@@ -27,7 +27,6 @@ from safety import envs
 from safety.dynamics import dynamics_for
 from safety.tasks.spec import TaskSpec
 
-
 Labels = Literal["only", "prefer", "ignore"]
 
 

@@ -1,7 +1,7 @@
 """Sentences written by hand, beside those that the grammar composes.
 
 A grammar is endless but regular; people are neither. Each line of ``lm_bridge/written/*.jsonl`` is one sentence with
-placeholders for colours ({t1}…: targets in the order of the visits, {a1}…: zones never to be entered) and what it means.
+placeholders for colours ({t1}…: targets in the order of the visits, {a1}…: zones never to be entered) and its meaning.
 As with the vocabulary, every sixth sentence belongs to the validation side alone.
 """
 

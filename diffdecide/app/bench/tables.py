@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
+from diffdecide.files import read_json, write_text
 from diffdecide.records import EvaluationResult
 
 
@@ -18,13 +21,38 @@ def finished_instructions(folder: Path) -> dict[str, EvaluationResult]:
 
 def make_table(folder: Path) -> str:
     """Write `folder/table.md` again and return it; ValueError where the folder holds no results of a benchmark."""
-    from diffdecide.app.bench import denoisers, instructions, rows
+    from diffdecide.app.bench import denoisers, instructions, latency, rows
 
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder of results")
     if (folder / "denoisers.json").is_file():
         return denoisers.write_table(folder)
+    if (folder / "latency.json").is_file():
+        text = latency.latency_table(read_json(folder / "latency.json"))
+        write_text(folder / "table.md", text)
+        return text
     found = finished_instructions(folder)
     if found and any("prompt" in record.details for result in found.values() for record in result.episodes):
         return instructions.write_results(found, folder)
     return rows.write_table(folder)
+
+
+def fill_markers(document: Path, tables: Mapping[str, str]) -> list[str]:
+    """Put tables between `<!-- results:NAME -->` and `<!-- /results:NAME -->` in `document`; the names that it has.
+
+    Raises:
+        ValueError: the document cannot be read.
+    """
+    try:
+        text = document.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{document} cannot be read: {error}") from None
+    found = []
+    for name, table in tables.items():
+        begin, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
+        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+        if pattern.search(text):
+            text = pattern.sub(lambda _, body=f"{begin}\n{table.strip()}\n{end}": body, text)
+            found.append(name)
+    write_text(document, text)
+    return found

@@ -78,15 +78,20 @@ class BenchTable:
     """Make the tables of result folders again, from their JSON."""
 
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Folders that `bench rows`, `bench instructions` or `bench denoisers` have written."""
+    """Folders that `bench rows`, `bench instructions`, `bench denoisers` or `bench latency` have written."""
+    into: tuple[Path, ...] = ()
+    """Documents in which the tables go between the marks `results:NAME`, NAME being that of the folder."""
 
     def execute(self) -> int:
-        from diffdecide.app.bench.tables import make_table
+        from diffdecide.app.bench.tables import fill_markers, make_table
 
         if not self.folders:
             raise ValueError("expected at least one folder of results")
-        for folder in self.folders:
-            print(make_table(folder))
+        tables = {folder.name: make_table(folder) for folder in self.folders}
+        for table in tables.values():
+            print(table)
+        for document in self.into:
+            print(f"{document}: {', '.join(fill_markers(document, tables)) or 'no marks for these folders'}")
         return 0
 
 

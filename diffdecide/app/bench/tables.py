@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,9 +49,10 @@ def fill_markers(document: Path, tables: Mapping[str, str]) -> list[str]:
     found = []
     for name, table in tables.items():
         begin, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
-        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        if pattern.search(text):
-            text = pattern.sub(lambda _, body=f"{begin}\n{table.strip()}\n{end}": body, text)
+        before, mark, rest = text.partition(begin)
+        _, closing, after = rest.partition(end)
+        if mark and closing:
+            text = f"{before}{begin}\n{table.strip()}\n{end}{after}"
             found.append(name)
     write_text(document, text)
     return found

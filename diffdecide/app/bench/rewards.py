@@ -28,7 +28,7 @@ from reward_models.teachers import Teacher, goal_seeking
 from reward_models.train import train_reward
 from safety import envs
 
-SPARSITY = 0.007  # chosen on training seeds, with 5000 comparisons
+SPARSITIES = (0.002, 0.005)  # of the linear reward; the calibration side chooses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,16 +146,24 @@ class RewardBench:
             "bootstrap": False,
         }
         settings |= options
-        if settings["network"] == "linear":
-            settings.setdefault("sparsity", SPARSITY)
-        with tempfile.TemporaryDirectory() as folder:
-            return train_reward(
-                RewardConfig.for_spec(envs.spec(self.env_id), **settings),
-                self.pairs[0].data if train is None else train,
-                self.pairs[1].data if held_out is None else held_out,
-                output_dir=folder,
-                settings=config.train(config.seed if seed is None else seed, steps=steps, network=settings["network"]),
-            ).model
+        given = "sparsity" in settings or settings["network"] != "linear"
+        chosen: tuple[float, RewardModel] | None = None
+        for sparsity in (settings.get("sparsity", 0.0),) if given else SPARSITIES:
+            with tempfile.TemporaryDirectory() as folder:
+                result = train_reward(
+                    RewardConfig.for_spec(envs.spec(self.env_id), **(settings | {"sparsity": sparsity})),
+                    self.pairs[0].data if train is None else train,
+                    self.pairs[1].data if held_out is None else held_out,
+                    output_dir=folder,
+                    settings=config.train(
+                        config.seed if seed is None else seed, steps=steps, network=settings["network"]
+                    ),
+                )
+            loss = result.figures["log_loss_scaled"]
+            if chosen is None or loss < chosen[0]:
+                chosen = (loss, result.model)
+        assert chosen is not None
+        return chosen[1]
 
     def run(self, part: str) -> None:
         """Measure one part, unless it is there already, and save the file."""

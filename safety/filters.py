@@ -250,13 +250,21 @@ class SafetyFilter:
         excess = np.maximum(np.minimum(current, 0.0) - through, 0.0)
         score = gain - 3.0 * excess[:, decisive].max(1) - 0.5 * excess.max(1)
         distance = np.sqrt(((tried - nominal) ** 2).sum(1))
+        lost = False
+        if hard.any() and not inside[hard].any():
+            # Out of a forbidden zone, but never at a hard constraint's price: only what keeps those is eligible.
+            others = _Obstacles(centers[hard], radii[hard], np.minimum(current[hard], 0.0), hard[hard])
+            value = self._values(state, tried, others).min(1)
+            kept = value >= -self.config.tolerance
+            lost = not kept.any()
+            score = np.where(value >= value.max() - 1e-3 if lost else kept, score, -np.inf)
         good = score >= max(0.5 * score.max(), score.max() - 0.02)
         chosen = int(np.argmin(np.where(good, distance, np.inf))) if good.any() else int(np.argmax(score))
         slack = max(0.0, float(-current[~hard].min())) if (~hard).any() else 0.0
         return FilterReport(
             action=action if chosen == len(tried) - 1 else np.asarray(self.dynamics.command(tried[chosen])),
             intervened=chosen != len(tried) - 1,
-            infeasible=bool(inside[hard].any()),
+            infeasible=bool(inside[hard].any()) or lost,
             delta=float(distance[chosen]),
             clearance=float(through[chosen].min()),
             slack=slack,

@@ -77,7 +77,7 @@ STEPS = (
     _train("car", "planner", ("car_goal", "car_zones"), *_PLANNER),
     _train("point_cloning", "bc", ("point_goal", "point_zones"), *_CLONING),
     _train("car_cloning", "bc", ("car_goal", "car_zones"), *_CLONING),
-    Step(name="bridge", words=("train", "bridge", "--out", "{runs}/bridge", "--seed", "0")),
+    Step(name="bridge", words=("train", "bridge", "--out", "{runs}/bridge", "--seed", "0", "--steps", "2600"), minutes=14.6),
 )
 MODELS = (
     Model(

@@ -112,6 +112,7 @@ class TrainPlanner(_OnData):
             prediction=self.prediction,
             target_weight=self.target_weight,
         )
+        self._try_network(model)
         data, goals = self._read()
         planner, result = train_planner(
             data,
@@ -125,6 +126,15 @@ class TrainPlanner(_OnData):
         )
         self._finish("planner", data, planner.model, asdict(model), result)
         return 0
+
+    def _try_network(self, model: ModelConfig) -> None:
+        """Build the network once, so that a wrong option is told before the data are read."""
+        from diffdecide.diffusion import build_denoiser
+
+        try:
+            build_denoiser(model.denoiser, self.rows.rows, 2, model.context_dim, **model.denoiser_options)
+        except TypeError as error:
+            raise ValueError(f"--denoiser-options of {model.denoiser}: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,6 +56,8 @@ class PlannerConfig:
     project: bool = True
     projection_iterations: int = 2
     margin_extra: float = PLAN_EXTRA  # m beyond the filter's margin
+    stopped_cost: float = 0.0  # added to plans inside the filter's margin: it would stop them, wherever they lead
+    escapes: bool = False  # rank constant commands too: the way out of a corner that the data do not show
     proposal: str = "diffusion"  # or "gaussian": the same ranking without a model, for comparison
 
     def __post_init__(self) -> None:
@@ -144,6 +146,8 @@ class Planner:
         costs = judge.cost(states)
         if config.project:
             commands, states, costs = self._improve(scene, objective, keep, judge, commands, states, costs)
+        if config.stopped_cost:
+            costs = costs + config.stopped_cost * self._stopped(scene, judge, states, margin)
         chosen = int(np.argmin(costs))
         self._previous = self.config.rows.expand(commands[chosen])
         return Plan(
@@ -241,6 +245,8 @@ class Planner:
                 )
         if previous is not None:
             candidates.append(previous)
+        if config.escapes:
+            candidates.append(torch.from_numpy(config.rows.contract(_escapes(config.rows.span))))
         return torch.cat(candidates)
 
     def _shifted(self, elapsed: int) -> Tensor | None:
@@ -254,6 +260,12 @@ class Planner:
     def _rollout(self, scene: Scene, commands: Tensor) -> np.ndarray:
         actions = self.dynamics.command(self.config.rows.expand(commands.numpy()))
         return np.asarray(self.dynamics.rollout(scene.state.astype(np.float32), actions))
+
+    def _stopped(self, scene: Scene, judge: PlanJudge, states: np.ndarray, margin: float) -> np.ndarray:
+        """How far [C] plans go inside the filter's margin, in [0, 2]: 0 for those that it lets pass."""
+        now = float(judge.clearance(scene.state[None, None])[0, 0])
+        depth = min(margin, now) - 0.002 - judge.clearance(states).min(1)
+        return np.where(depth > 0, 1 + np.clip(10 * depth, 0, 1), 0.0)
 
     def _balls(self, scene: Scene, objective: Objective, keep: float) -> list[Ball]:
         """Hard obstacles that the plan could come near to, as constraint objects with the plan's margin."""
@@ -333,6 +345,15 @@ class Planner:
         if unknown:
             raise ValueError(f"unknown planner settings: {', '.join(sorted(unknown))}")
         return cls(model.float(), replace(config, **overrides), statistics)
+
+
+def _escapes(span: int) -> np.ndarray:
+    """Motor commands [C, span, 2]: each corner and edge of the command square, held for a while, then nothing."""
+    axis = (-1.0, 0.0, 1.0)
+    constant = np.array([(a, b) for a in axis for b in axis if (a, b) != (0.0, 0.0)], dtype=np.float32)
+    lengths = (span // 6, span // 3, span)
+    held = [np.repeat(constant[:, None], span, 1) * (np.arange(span) < length)[None, :, None] for length in lengths]
+    return np.concatenate(held).astype(np.float32)
 
 
 def _batch(tokens: SceneTokens, goal: np.ndarray) -> dict[str, Tensor]:

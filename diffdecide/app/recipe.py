@@ -77,7 +77,11 @@ STEPS = (
     _train("car", "planner", ("car_goal", "car_zones"), *_PLANNER),
     _train("point_cloning", "bc", ("point_goal", "point_zones"), *_CLONING),
     _train("car_cloning", "bc", ("car_goal", "car_zones"), *_CLONING),
-    Step(name="bridge", words=("train", "bridge", "--out", "{runs}/bridge", "--seed", "0", "--steps", "2600"), minutes=14.6),
+    Step(
+        name="bridge",
+        words=("train", "bridge", "--out", "{runs}/bridge", "--seed", "0", "--steps", "2600"),
+        minutes=14.6,
+    ),
 )
 MODELS = (
     Model(
@@ -92,6 +96,7 @@ MODELS = (
         kind="planner",
         run="car",
         steps=("car_goal", "car_zones", "car"),
+        settings={"escapes": True, "stopped_cost": 2.0},
         environments=("SafetyCarGoal1-v0", "SafetyCarZones1-v0"),
     ),
     Model(

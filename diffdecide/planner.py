@@ -147,7 +147,7 @@ class Planner:
         if config.project:
             commands, states, costs = self._improve(scene, objective, keep, judge, commands, states, costs)
         if config.stopped_cost:
-            costs = costs + config.stopped_cost * self._stopped(scene, judge, states, margin)
+            costs = costs + np.float32(config.stopped_cost) * self._stopped(scene, judge, states, margin)
         chosen = int(np.argmin(costs))
         self._previous = self.config.rows.expand(commands[chosen])
         return Plan(
@@ -265,7 +265,8 @@ class Planner:
         """How far [C] plans go inside the filter's margin, in [0, 2]: 0 for those that it lets pass."""
         now = float(judge.clearance(scene.state[None, None])[0, 0])
         depth = min(margin, now) - 0.002 - judge.clearance(states).min(1)
-        return np.where(depth > 0, 1 + np.clip(10 * depth, 0, 1), 0.0)
+        stopped = np.where(depth > 0, 1 + np.clip(10 * depth, 0, 1), 0.0)
+        return stopped.astype(np.float32)
 
     def _balls(self, scene: Scene, objective: Objective, keep: float) -> list[Ball]:
         """Hard obstacles that the plan could come near to, as constraint objects with the plan's margin."""

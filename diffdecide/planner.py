@@ -147,7 +147,8 @@ class Planner:
         if config.project:
             commands, states, costs = self._improve(scene, objective, keep, judge, commands, states, costs)
         if config.stopped_cost:
-            costs = costs + np.float32(config.stopped_cost) * self._stopped(scene, judge, states, margin)
+            stopped = self._stopped(scene, judge, states, margin)
+            costs = np.asarray(costs + config.stopped_cost * stopped, dtype=np.float32)
         chosen = int(np.argmin(costs))
         self._previous = self.config.rows.expand(commands[chosen])
         return Plan(

@@ -312,7 +312,8 @@ def loss_curve(
     words += ["--eval-every", "0", "--members", "2", "--tracker", "None", "--no-progress"]
     launcher = [sys.executable]
     if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", "0"]
+        # Standalone finds a free port; a master port of 0 is taken literally and waits for ever.
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     environment: Mapping[str, str] = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run([*launcher, *words], env=environment, capture_output=True, text=True, timeout=600)
     if done.returncode:

@@ -182,6 +182,7 @@ class Agent:
         zones = self._forbidden(scene)
         report: dict[str, Any] = {"perception_ms": 1e3 * (perceived - started)}
         if self._task is None and "Zones" in self._spec.id:
+            report["budget"] = self._spend(scene, cost)
             return self._wait(scene, report)
         if self._plan is None or self._used >= self.planner.config.replan:
             self._plan = self.planner.plan(
@@ -220,7 +221,11 @@ class Agent:
         thrust = np.clip(-dynamics.forward_speed(scene.state) / dynamics.gain, -1, 1)
         value = np.asarray(dynamics.command(dynamics.motors(np.float64(thrust), np.float64(0.0))))
         self._previous_action = np.asarray(dynamics.effective(value))
-        return Action(value, report | {"waiting": True, "scene": scene, "margin": self.margin, "current": 0})
+        report |= {"waiting": True, "scene": scene, "margin": self.margin, "current": 0}
+        if self.config.filtered:
+            # Standing still is the backup of every agent here: there is nothing to filter.
+            report |= {"intervened": False, "infeasible": False, "clearance": float("inf")}
+        return Action(value, report)
 
     def _row(self) -> np.ndarray:
         row = self._embedding[min(self._current, len(self._embedding) - 1)]

@@ -12,6 +12,7 @@ import lm_bridge
 from lm_bridge.goals import COLOURS
 from lm_bridge.grammar import KINDS, Grammar, Slots, gerund
 from lm_bridge.instructions import INTENTS, InstructionConfig, Instructions, noisy
+from lm_bridge.sentences import WrittenSentences
 from lm_bridge.vocabulary import SHARED_LISTS, Vocabulary, phrases
 from safety.tasks.spec import TaskSpec
 
@@ -51,8 +52,8 @@ def test_labels_make_valid_tasks() -> None:
         if example.intent == "ok" and example.slots and example.slots.targets != ("goal",):
             kinds[example.slots.kind] += 1
             TaskSpec(example.slots.kind, example.slots.targets, example.slots.avoid, example.slots.caution)
-        if example.intent == "contradiction":
-            assert example.slots is not None
+        # Contradictions written by hand come without slots: they have no consistent ones.
+        if example.intent == "contradiction" and example.slots is not None:
             assert set(example.slots.targets) & set(example.slots.avoid)
     assert set(kinds) == set(KINDS)
     assert {example.intent for example in EXAMPLES} == set(INTENTS)
@@ -71,7 +72,8 @@ def test_sentences_name_every_zone_of_their_task() -> None:
 
 
 def test_sentences_hardly_repeat_and_are_reproducible() -> None:
-    texts = [example.text for example in EXAMPLES if example.intent == "ok"]
+    composed = Instructions(InstructionConfig(split="all", noise=0.0, rare_verbs=0.0, written=0.0))
+    texts = [example.text for example in (composed.at(0, i) for i in range(2000)) if example.intent == "ok"]
     assert len(set(texts)) > 0.98 * len(texts)
     assert Instructions(CLEAN).at(3, 7) == Instructions(CLEAN).at(3, 7)
     assert Instructions(CLEAN).at(3, 7) != Instructions(CLEAN).at(4, 7)
@@ -143,3 +145,24 @@ def test_slots_of_a_fixed_task_are_said_in_many_ways() -> None:
     rng = np.random.default_rng(2)
     texts = {grammar.sentence(Slots("sequence", ("red", "blue")), rng) for _ in range(300)}
     assert len(texts) > 290
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_written_sentences_mean_valid_tasks(split: str) -> None:
+    written = WrittenSentences(split)
+    rng = np.random.default_rng(5)
+    kinds = set()
+    for _ in range(400):
+        text, slots = written.task(rng)
+        kinds.add(slots.kind)
+        TaskSpec(slots.kind, slots.targets, slots.avoid, slots.caution)
+        assert "{" not in text
+    assert kinds == set(KINDS)
+
+
+def test_written_sentences_of_the_two_sides_differ() -> None:
+    rng = np.random.default_rng(6)
+    plain = [WrittenSentences(split, synonyms=0.0) for split in ("train", "validation")]
+    mask = re.compile("|".join(COLOURS))
+    train, validation = ({mask.sub("_", side.task(rng)[0]) for _ in range(1500)} for side in plain)
+    assert not train & validation

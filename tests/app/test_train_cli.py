@@ -79,7 +79,7 @@ def test_two_processes_train_one_model(tmp_path):
         capture_output=True,
         text=True,
         env=environment,
-        timeout=300,
+        timeout=900,
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("2 steps in") == 1  # one process reports, one model is written

@@ -122,7 +122,7 @@ def test_a_refusal_tells_what_was_heard(bridge: Bridge) -> None:
 
 
 def test_it_reads_unseen_verbs_and_frames(bridge: Bridge) -> None:
-    examples = validation_examples(200, InstructionConfig(), seed=20_000)
+    examples = validation_examples(600, InstructionConfig(), seed=20_000)
     figures = score(examples, bridge.predict([e.text for e in examples]), temperature=bridge.temperature)
     assert figures["task"] > 0.9
     assert figures["accepted_bad"] < 0.15

@@ -62,3 +62,9 @@ class Scene:
         for name in names:
             wanted[KIND_ID[name]] = True
         return np.flatnonzero(wanted[self.kinds])
+
+
+def zones_around(scene: Scene) -> set[str]:
+    """Colours of the zones that the agent stands in, by the scene."""
+    near = np.linalg.norm(scene.positions - scene.state[:2], axis=1) <= scene.radii
+    return {KINDS[kind].removesuffix("_zone") for kind in scene.kinds[near] if KINDS[kind].endswith("_zone")}

@@ -30,7 +30,7 @@ from safety.costs import Budget
 from safety.filters import SafetyFilter
 from safety.layout import EnvSpec
 from safety.perception import LidarTracker
-from safety.scene import KINDS, Scene
+from safety.scene import Scene, zones_around
 from safety.tasks.spec import TaskJudge, TaskSpec, Verdict
 
 if TYPE_CHECKING:
@@ -252,9 +252,3 @@ class Agent:
         gaps = np.linalg.norm(scene.positions[hazards] - scene.state[:2], axis=1) - scene.radii[hazards]
         remaining = self._budget.spend(cost, predicted=float((gaps <= 0).any()))
         return {"remaining": remaining, "observed": cost is not None}
-
-
-def zones_around(scene: Scene) -> set[str]:
-    """Colours of the zones that the agent stands in, by the scene."""
-    near = np.linalg.norm(scene.positions - scene.state[:2], axis=1) <= scene.radii
-    return {KINDS[kind].removesuffix("_zone") for kind in scene.kinds[near] if KINDS[kind].endswith("_zone")}

@@ -139,11 +139,12 @@ class ControllerPolicy:
 
     def _sub_goal(self, scene: Scene) -> SubGoal:
         from safety.controllers.objective import SubGoal
+        from safety.scene import zones_around
         from safety.tasks.spec import VISIT_STEPS
 
         if self.config.tour:
             zone = self._legs[self._leg]
-            self._inside_for = self._inside_for + 1 if zone in _inside(scene) else 0
+            self._inside_for = self._inside_for + 1 if zone in zones_around(scene) else 0
             if self._inside_for > VISIT_STEPS and self._leg + 1 < len(self._legs):
                 self._leg, self._inside_for = self._leg + 1, 0
             return SubGoal(target=f"{self._legs[self._leg]}_zone", dwell=True)
@@ -151,7 +152,7 @@ class ControllerPolicy:
             if not len(scene.of_kind("goal")) and "goal_lidar" not in (self._spec.layout or ()):
                 raise ValueError(f"{self._spec.id} has no goal to drive to, and no task was assigned")
             return SubGoal(target="goal")
-        verdict = self._judge.update(_inside(scene))
+        verdict = self._judge.update(zones_around(scene))
         target = self._task.targets[min(verdict.current, len(self._task.targets) - 1)]
         return SubGoal(target=f"{target}_zone", dwell=True, avoid=tuple(f"{zone}_zone" for zone in self._task.avoid))
 
@@ -175,10 +176,3 @@ class PrivilegedControllerPolicy(ControllerPolicy):
         from safety import truth
 
         return truth.scene(self._env)
-
-
-def _inside(scene: Scene) -> set[str]:
-    from safety.scene import KINDS
-
-    near = np.linalg.norm(scene.positions - scene.state[:2], axis=1) <= scene.radii
-    return {KINDS[kind].removesuffix("_zone") for kind in scene.kinds[near] if KINDS[kind].endswith("_zone")}

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffdecide.app.agent import Agent, AgentConfig, zones_around
+from diffdecide.app.agent import Agent, AgentConfig
 from diffdecide.planner import Planner
 from safety import envs, truth
 from safety.caution import margin_for
+from safety.scene import zones_around
 from safety.tasks.spec import CAUTIONS, ZONES, TaskSpec
 
 GOAL, POINT = "SafetyPointGoal1-v0", "SafetyPointZones1-v0"

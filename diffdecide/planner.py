@@ -23,6 +23,7 @@ from diffdecide.files import write_json
 from diffdecide.guidance import Guide
 from diffdecide.plan import Plan, PlanRows
 from diffdecide.plan_projection import PlanProjection
+from diffdecide.preference import Preference, score_guide
 from diffdecide.sampling import sample
 from safety.caution import PLAN_EXTRA
 from safety.constraints import Ball
@@ -95,6 +96,7 @@ class Planner:
         statistics: WindowStatistics,
         *,
         guides: Sequence[Guide] = (),
+        preferences: Sequence[Preference] = (),
     ) -> None:
         if model.config["horizon"] != config.rows.rows:
             raise ValueError(
@@ -104,6 +106,7 @@ class Planner:
         self.config = config
         self.statistics = statistics.eval()
         self.guides = tuple(guides)
+        self.preferences = tuple(preferences)
         self.dynamics = dynamics_for(config.agent)
         self.reset(seed=0)
 
@@ -149,6 +152,7 @@ class Planner:
         if config.stopped_cost:
             stopped = self._stopped(scene, judge, states, margin)
             costs = np.asarray(costs + config.stopped_cost * stopped, dtype=np.float32)
+        costs = self._preferred(scene, commands, states, costs)
         chosen = int(np.argmin(costs))
         self._previous = self.config.rows.expand(commands[chosen])
         return Plan(
@@ -224,6 +228,11 @@ class Planner:
             guides = list(self.guides)
             if config.clearance_guidance:
                 guides.append(self._clearance_guide(scene, objective, keep))
+            guides += [
+                score_guide(wish.score, scene, config.rows, self.dynamics, scale=wish.guidance)
+                for wish in self.preferences
+                if wish.guidance
+            ]
             options: dict[str, Any] = {
                 "generator": self._generator,
                 "context": context,
@@ -261,6 +270,14 @@ class Planner:
     def _rollout(self, scene: Scene, commands: Tensor) -> np.ndarray:
         actions = self.dynamics.command(self.config.rows.expand(commands.numpy()))
         return np.asarray(self.dynamics.rollout(scene.state.astype(np.float32), actions))
+
+    def _preferred(self, scene: Scene, commands: Tensor, states: np.ndarray, costs: np.ndarray) -> np.ndarray:
+        """Costs [C] less what the preferences give each candidate."""
+        if not self.preferences:
+            return costs
+        actions = np.asarray(self.dynamics.command(self.config.rows.expand(commands.numpy())))
+        gains = [wish.gain(scene, states, actions) for wish in self.preferences]
+        return np.asarray(costs - np.sum(gains, axis=0), dtype=np.float32)
 
     def _stopped(self, scene: Scene, judge: PlanJudge, states: np.ndarray, margin: float) -> np.ndarray:
         """How far [C] plans go inside the filter's margin, in [0, 2]: 0 for those that it lets pass."""

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffdecide.guidance import Guide
-from diffdecide.plan import PlanRows
+from diffdecide.preference import PlanScore
 from reward_models.model import RewardModel
 from reward_models.plan_observations import PlanObservations
-from safety.dynamics import Dynamics, dynamics_for
 from safety.layout import EnvSpec
 from safety.scene import Scene
-
-PlanScore = Callable[[Scene, Tensor, Tensor], Tensor]  # scene, states [C, T, 6], actions [C, T, 2] -> [C]
 
 
 class LearnedPlanScore:
@@ -83,41 +78,3 @@ def goal_seeking_plan(scene: Scene, states: Tensor, actions: Tensor) -> Tensor:
     nearest = distance.amin(1)
     reached = torch.sigmoid((float(scene.radii[rows[0]]) - nearest) / 0.01)
     return (now - goal).norm() - nearest + reached
-
-
-def rank(score: PlanScore, scene: Scene, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """Scores [C] of candidate plans [C, T, 6] and [C, T, 2], higher is better; for the planner's ranking.
-
-    A plan whose score is not finite gets the lowest one: a reward must not decide by an overflow.
-    """
-    with torch.no_grad():
-        values = score(scene, *(torch.as_tensor(np.asarray(a), dtype=torch.float32) for a in (states, actions)))
-    values = values.double().numpy()
-    finite = np.isfinite(values)
-    return np.where(finite, values, values[finite].min() if finite.any() else 0.0)
-
-
-def reward_guide(
-    score: PlanScore,
-    scene: Scene,
-    rows: PlanRows,
-    agent: str | Dynamics,
-    *,
-    scale: float = 0.1,
-    normalise: bool = True,
-) -> Guide:
-    """A guide for `sampling.sample`: the gradient of the score through rollout and imagined observations.
-
-    Args:
-        scene: what the plans start from; make a new guide for each plan.
-        rows: how a plan's H rows of motor commands become control steps.
-        scale, normalise: see `diffdecide.guidance.Guide`.
-    """
-    dynamics = dynamics_for(agent) if isinstance(agent, str) else agent
-    state = torch.as_tensor(np.asarray(scene.state), dtype=torch.float32)
-
-    def objective(clean: Tensor, t: int) -> Tensor:
-        actions = dynamics.command(rows.expand(clean))
-        return score(scene, torch.as_tensor(dynamics.rollout(state, actions)), torch.as_tensor(actions))
-
-    return Guide(objective, scale, normalise)

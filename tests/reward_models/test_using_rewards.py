@@ -14,8 +14,9 @@ from reward_samples import episodes
 from diffdecide.app.cli.main import main
 from diffdecide.guidance import apply_guide
 from diffdecide.plan import PlanRows
+from diffdecide.preference import rank, score_guide
 from reward_models.config import RewardConfig
-from reward_models.guide import LearnedPlanScore, goal_seeking_plan, rank, reward_guide, unhurried_plan
+from reward_models.guide import LearnedPlanScore, goal_seeking_plan, unhurried_plan
 from reward_models.heatmap import draw, reward_map
 from reward_models.labelling.server import LabelServer
 from reward_models.labelling.store import Answer, LabelStore, questions
@@ -66,7 +67,7 @@ def test_goal_seeking_ranks_and_guides_towards_the_goal():
     assert values[0] > values[1]
     calm = rank(unhurried_plan, scene(), states, np.stack([ahead, np.zeros_like(ahead)]))
     assert calm[1] > calm[0]
-    guide = reward_guide(goal_seeking_plan, scene(), rows, POINT, scale=1.0)
+    guide = score_guide(goal_seeking_plan, scene(), rows, POINT, scale=1.0)
     clean = torch.zeros(3, rows.rows, 2)
     moved = apply_guide(guide, clean, t=500, sigma=0.5)
     assert (moved[..., 0] > 0).all()
@@ -76,7 +77,7 @@ def test_a_learned_score_is_differentiable_and_of_one_environment(tmp_path):
     spec = envs.spec(ENV)
     score = LearnedPlanScore(RewardModel(RewardConfig.for_spec(spec, members=1, hidden=8)), spec)
     rows = PlanRows(dense=4, strided=0, stride=1)
-    guide = reward_guide(score, scene(), rows, "point", scale=0.5)
+    guide = score_guide(score, scene(), rows, "point", scale=0.5)
     clean = torch.full((2, 4, 2), 0.1)
     moved = apply_guide(guide, clean, t=100, sigma=0.4)
     assert moved.isfinite().all()

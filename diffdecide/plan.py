@@ -58,10 +58,15 @@ class PlanRows:
         behind = np.repeat(rows[..., self.dense :, :], self.stride, axis=-2)
         return np.concatenate([rows[..., : self.dense, :], behind], axis=-2)
 
-    def contract(self, actions: np.ndarray) -> np.ndarray:
-        """Control steps [..., span, A] to rows [..., H, A]: the inverse of `expand`, averaging within a row."""
+    def contract(self, actions: Any) -> Any:
+        """Control steps [..., span, A] to rows [..., H, A]: the inverse of `expand`, averaging within a row.
+
+        numpy or torch, by the type of `actions`.
+        """
         if actions.shape[-2] != self.span:
             raise ValueError(f"expected {self.span} control steps, got {actions.shape[-2]}")
         behind = actions[..., self.dense :, :]
         behind = behind.reshape(*behind.shape[:-2], self.strided, self.stride, behind.shape[-1]).mean(-2)
+        if isinstance(actions, Tensor):
+            return torch.cat([actions[..., : self.dense, :], behind], dim=-2)
         return np.concatenate([actions[..., : self.dense, :], behind], axis=-2)

@@ -1,7 +1,7 @@
 """The receding-horizon planner: candidates from a diffusion model, projected, ranked, executed a few steps, replanned.
 
-A planner is a folder: `planner.json` (this class's config), `diffusion/` (the model), `statistics.json` (normalisers of
-return and budget). Everything in it is JSON and safetensors.
+A planner is a folder: `planner.json` (this class's config), `diffusion/` (the model), `critic/` (where there is one),
+`statistics.json` (normalisers of return and budget). Everything in it is JSON and safetensors.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from diffdecide.files import write_json
 from diffdecide.guidance import Guide
 from diffdecide.plan import Plan, PlanRows
 from diffdecide.plan_projection import PlanProjection
-from diffdecide.preference import Preference, score_guide
+from diffdecide.preference import Preference, score_guide, standardised
 from diffdecide.sampling import sample
+from diffdecide.value import TrajectoryValue
 from safety.caution import PLAN_EXTRA
 from safety.constraints import Ball
-from safety.controllers.judge import FieldCache, PlanJudge
+from safety.controllers.judge import HARD_WEIGHT, SOFT_WEIGHT, FieldCache, PlanJudge
 from safety.controllers.objective import HARD_KINDS, Objective, soft_obstacles
 from safety.dynamics import dynamics_for
 from safety.scene import Scene
@@ -59,6 +60,10 @@ class PlannerConfig:
     margin_extra: float = PLAN_EXTRA  # m beyond the filter's margin
     stopped_cost: float = 0.0  # added to plans inside the filter's margin: it would stop them, wherever they lead
     escapes: bool = False  # rank constant commands too: the way out of a corner that the data do not show
+    value_weight: float = 0.0  # what the critic's favour is worth beside the plan cost, see `Preference.weight`
+    cost_price: float = 1.0  # return that the critic gives up for one unit of expected cost
+    task_weight: float = 1.0  # of the way to the target in the plan cost; 0 leaves the choice to the preferences
+    clearance_weight: float = 1.0  # of coming too close; 0 only to measure what other parts of the planner do
     proposal: str = "diffusion"  # or "gaussian": the same ranking without a model, for comparison
 
     def __post_init__(self) -> None:
@@ -69,6 +74,9 @@ class PlannerConfig:
             raise ValueError(f"PlannerConfig.warm_share must lie in [0, 1], got {self.warm_share}")
         if self.replan > self.rows.span:
             raise ValueError(f"PlannerConfig.replan must be at most the plan's {self.rows.span} steps: {self.replan=}")
+        for name in ("value_weight", "cost_price", "task_weight", "clearance_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"PlannerConfig.{name} must be finite and >= 0, got {getattr(self, name)}")
         if self.margin_extra < 0:
             raise ValueError(f"PlannerConfig.margin_extra must be >= 0 m, got {self.margin_extra}")
         if self.proposal not in ("diffusion", "gaussian"):
@@ -97,6 +105,7 @@ class Planner:
         *,
         guides: Sequence[Guide] = (),
         preferences: Sequence[Preference] = (),
+        critic: TrajectoryValue | None = None,
     ) -> None:
         if model.config["horizon"] != config.rows.rows:
             raise ValueError(
@@ -107,6 +116,11 @@ class Planner:
         self.statistics = statistics.eval()
         self.guides = tuple(guides)
         self.preferences = tuple(preferences)
+        if config.value_weight and critic is None:
+            raise ValueError(
+                "PlannerConfig.value_weight needs a critic, and this planner has none: `train value` makes one"
+            )
+        self.critic = None if critic is None else critic.eval()
         self.dynamics = dynamics_for(config.agent)
         self.reset(seed=0)
 
@@ -143,7 +157,15 @@ class Planner:
         encoded = self.model.context(**batch, **self._conditions(budget))
         objective, confidence = self._objective(scene, tokens, encoded.target_logits[0], constraints)
         keep = margin + config.margin_extra
-        judge = PlanJudge(objective, self._fields, margin=keep)
+        judge = PlanJudge(
+            objective,
+            self._fields,
+            margin=keep,
+            task_weight=config.task_weight,
+            hard_weight=HARD_WEIGHT * config.clearance_weight,
+            soft_weight=SOFT_WEIGHT * config.clearance_weight,
+        )
+        self._wishes = tuple(wish.at(batch) for wish in self.preferences)
         commands = self._propose(scene, objective, keep, encoded.context, batch, elapsed)
         states = self._rollout(scene, commands)
         costs = judge.cost(states)
@@ -152,7 +174,7 @@ class Planner:
         if config.stopped_cost:
             stopped = self._stopped(scene, judge, states, margin)
             costs = np.asarray(costs + config.stopped_cost * stopped, dtype=np.float32)
-        costs = self._preferred(scene, commands, states, costs)
+        costs = costs - self._preferred(scene, commands, states, judge) - self._valued(batch, commands)
         chosen = int(np.argmin(costs))
         self._previous = self.config.rows.expand(commands[chosen])
         return Plan(
@@ -230,7 +252,7 @@ class Planner:
                 guides.append(self._clearance_guide(scene, objective, keep))
             guides += [
                 score_guide(wish.score, scene, config.rows, self.dynamics, scale=wish.guidance)
-                for wish in self.preferences
+                for wish in self._wishes
                 if wish.guidance
             ]
             options: dict[str, Any] = {
@@ -271,13 +293,28 @@ class Planner:
         actions = self.dynamics.command(self.config.rows.expand(commands.numpy()))
         return np.asarray(self.dynamics.rollout(scene.state.astype(np.float32), actions))
 
-    def _preferred(self, scene: Scene, commands: Tensor, states: np.ndarray, costs: np.ndarray) -> np.ndarray:
-        """Costs [C] less what the preferences give each candidate."""
-        if not self.preferences:
-            return costs
-        actions = np.asarray(self.dynamics.command(self.config.rows.expand(commands.numpy())))
-        gains = [wish.gain(scene, states, actions) for wish in self.preferences]
-        return np.asarray(costs - np.sum(gains, axis=0), dtype=np.float32)
+    def _preferred(self, scene: Scene, commands: Tensor, states: np.ndarray, judge: PlanJudge) -> np.ndarray:
+        """What the preferences take off each candidate's cost, [C].
+
+        A plan that comes closer than the margin gets no more than the least preferred one: liking something is no
+        reason to come near a hazard.
+        """
+        gains = np.zeros(len(states), dtype=np.float32)
+        if self._wishes:
+            actions = np.asarray(self.dynamics.command(self.config.rows.expand(commands.numpy())))
+            for wish in self._wishes:
+                gains += wish.gain(scene, states, actions).astype(np.float32)
+            if self.config.clearance_weight:
+                gains = np.where(self._stopped(scene, judge, states, judge.margin) > 0, gains.min(), gains)
+        return gains
+
+    def _valued(self, batch: dict[str, Tensor], commands: Tensor) -> np.ndarray:
+        """What the critic's favour takes off each candidate's cost, [C]."""
+        if self.critic is None or not self.config.value_weight:
+            return np.zeros(len(commands), dtype=np.float32)
+        ahead = self.critic.predict(self.statistics.trajectory.normalize(commands), **batch)
+        favour = (ahead.value - self.config.cost_price * ahead.cost).numpy()
+        return standardised(favour, self.config.value_weight).astype(np.float32)
 
     def _stopped(self, scene: Scene, judge: PlanJudge, states: np.ndarray, margin: float) -> np.ndarray:
         """How far [C] plans go inside the filter's margin, in [0, 2]: 0 for those that it lets pass."""
@@ -336,6 +373,8 @@ class Planner:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(folder / "diffusion")
+        if self.critic is not None:
+            self.critic.save_pretrained(folder / "critic")
         write_json(folder / "statistics.json", self.statistics.to_dict())
         write_json(folder / "planner.json", self.config.to_dict())
         if card is not None:
@@ -357,13 +396,17 @@ class Planner:
                 json.loads((folder / "statistics.json").read_text(encoding="utf-8"))
             )
             model = TrajectoryDiffusion.from_pretrained(folder / "diffusion")
-            model.register_to_config(_name_or_path="")  # diffusers notes the folder, and would save it again
+            critic = TrajectoryValue.from_pretrained(folder / "critic") if (folder / "critic").is_dir() else None
+            for part in (model, critic):
+                if part is not None:
+                    part.register_to_config(_name_or_path="")  # diffusers notes the folder, and would save it again
         except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"the planner in {folder} is damaged: {type(error).__name__}: {error}") from error
         unknown = set(overrides) - set(config.to_dict())
         if unknown:
             raise ValueError(f"unknown planner settings: {', '.join(sorted(unknown))}")
-        return cls(model.float(), replace(config, **overrides), statistics)
+        critic = None if critic is None else critic.float()
+        return cls(model.float(), replace(config, **overrides), statistics, critic=critic)
 
 
 def _escapes(span: int) -> np.ndarray:

@@ -6,8 +6,9 @@ price, the projection and the filter stay, and a score can move a candidate's co
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,7 +20,15 @@ from safety.dynamics import Dynamics, dynamics_for
 from safety.scene import Scene
 
 PlanScore = Callable[[Scene, Tensor, Tensor], Tensor]  # scene, states [C, T, 6], actions [C, T, 2] -> [C]
+Situation = Mapping[str, Tensor]  # ego [1, E], tokens [1, K, F], token_mask [1, K], goal [1, G]
 LIMIT = 3.0  # standard deviations: beyond them a score counts no more
+
+
+@runtime_checkable
+class SituatedScore(Protocol):
+    """A score that looks at the situation as the planner's networks see it, such as a network on their features."""
+
+    def at(self, situation: Situation) -> PlanScore: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +53,21 @@ class Preference:
             if not 0 <= value < float("inf"):
                 raise ValueError(f"Preference.{name} must be finite and >= 0, got {value}")
 
+    def at(self, situation: Situation) -> Preference:
+        """This preference in a situation; the same one where the score does not ask for it."""
+        return replace(self, score=self.score.at(situation)) if isinstance(self.score, SituatedScore) else self
+
     def gain(self, scene: Scene, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """What to take off the candidates' costs, [C]: within ± `LIMIT` times the weight, 0 on average."""
-        values = rank(self.score, scene, states, actions)
-        spread = values.std()
-        if spread < 1e-9:
-            return np.zeros(len(values))
-        return self.weight * np.clip((values - values.mean()) / spread, -LIMIT, LIMIT)
+        return standardised(rank(self.score, scene, states, actions), self.weight)
+
+
+def standardised(values: np.ndarray, weight: float) -> np.ndarray:
+    """Weight times the deviations [C] of `values` from their mean in standard deviations, cut off at `LIMIT`."""
+    spread = values.std()
+    if spread < 1e-9:
+        return np.zeros(len(values))
+    return weight * np.clip((values - values.mean()) / spread, -LIMIT, LIMIT)
 
 
 def rank(score: PlanScore, scene: Scene, states: np.ndarray, actions: np.ndarray) -> np.ndarray:

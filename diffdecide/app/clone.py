@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
 
+from diffdecide import noise
 from diffdecide.app.training import PlannerData
 from diffdecide.cloning import BehaviourCloning, CloningConfig, CloningPlanner
 from diffdecide.features import GEOMETRY, TOKEN_DIM, FeatureConfig
@@ -39,19 +39,14 @@ def train_cloning(
     resume: bool = False,
 ) -> tuple[CloningPlanner, FitResult]:
     """Train a cloned policy on `data` and save it to `out` (checkpoints in `out/training`)."""
-    torch.manual_seed(train.seed)
-    first = data.windows[0]
-    network = BehaviourCloning(
-        horizon=rows.rows,
-        dim=first["trajectory"].shape[-1],
-        ego_dim=first["ego"].shape[-1],
-        token_dim=first["tokens"].shape[-1],
-        goal_dim=first["goal"].shape[-1],
-        context_dim=model.context_dim,
-        width=model.width,
-        layers=model.layers,
-        tokens_options={"pointer_features": KIND_FEATURES},
-    )
+    with noise.seeded(train.seed):
+        network = BehaviourCloning(
+            **data.sizes(),
+            context_dim=model.context_dim,
+            width=model.width,
+            layers=model.layers,
+            tokens_options={"pointer_features": KIND_FEATURES},
+        )
     # A cloned policy is asked for no return and no budget: these layers take no part in the loss.
     network.conditioner.embed_return.requires_grad_(False)
     network.conditioner.embed_budget.requires_grad_(False)

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
+from diffdecide import noise
 from diffdecide.data.episode import DataError, Episode, fingerprint
 from diffdecide.data.mixed import MixedWindows
 from diffdecide.data.normalize import Normalizer
 from diffdecide.data.readers import read_hdf5
+from diffdecide.data.returns import to_go
 from diffdecide.data.windows import WindowConfig, WindowDataset, WindowStatistics
 from diffdecide.diffusion import TrajectoryDiffusion
 from diffdecide.features import FeatureConfig, SceneTokens, encode_many, target_token
@@ -28,6 +29,7 @@ from safety.dynamics import dynamics_for
 from safety.tasks.spec import TaskSpec
 
 Labels = Literal["only", "prefer", "ignore"]
+VALUE_DISCOUNT = 0.98  # per control step: about the span of a plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,18 @@ class PlannerData:
     fingerprint: str
     episodes: int
     steps: int
+
+    def sizes(self) -> dict[str, int]:
+        """Sizes of the windows, as the networks' keyword arguments."""
+        first = self.windows[0]
+        horizon, dim = first["trajectory"].shape
+        return {
+            "horizon": horizon,
+            "dim": dim,
+            "ego_dim": first["ego"].shape[-1],
+            "token_dim": first["tokens"].shape[-1],
+            "goal_dim": first["goal"].shape[-1],
+        }
 
 
 def planner_data(
@@ -120,10 +134,11 @@ def _in_motor_commands(episode: Episode, where: str) -> Episode:
 
 
 def _features(episode: Episode, config: FeatureConfig, goals: GoalSpace) -> Mapping[str, np.ndarray]:
-    """Per-step conditioning of an episode whose actions are motor commands."""
+    """Per-step conditioning, and what lies ahead, of an episode whose actions are motor commands."""
     spec = envs.spec(episode.metadata["env_id"])
     encoded = encode_many(spec, episode.observations, episode.actions, config)
     rows, kinds = sub_goal_rows(episode, goals)
+    ahead = to_go(episode, discount=VALUE_DISCOUNT, horizon=None)
     subgoals = np.zeros(len(episode), dtype=int) if episode.subgoals is None else episode.subgoals
     target = [
         target_token(SceneTokens(ego, tokens, mask), kinds[index])
@@ -135,6 +150,8 @@ def _features(episode: Episode, config: FeatureConfig, goals: GoalSpace) -> Mapp
         "token_mask": encoded.mask,
         "goal": rows[subgoals],
         "target_index": np.array(target),
+        "value_target": ahead.return_to_go,
+        "cost_target": ahead.cost_to_go,
     }
 
 
@@ -163,21 +180,16 @@ def train_planner(
     resume: bool = False,
 ) -> tuple[Planner, FitResult]:
     """Train a planner on `data` and save it to `out` (checkpoints in `out/training`)."""
-    torch.manual_seed(train.seed)
-    first = data.windows[0]
-    network = TrajectoryDiffusion(
-        horizon=rows.rows,
-        dim=first["trajectory"].shape[-1],
-        ego_dim=first["ego"].shape[-1],
-        token_dim=first["tokens"].shape[-1],
-        goal_dim=first["goal"].shape[-1],
-        context_dim=model.context_dim,
-        denoiser=model.denoiser,
-        denoiser_options=model.denoiser_options,
-        tokens_options=model.tokens_options,
-        schedule={"prediction": model.prediction},
-        target_weight=model.target_weight,
-    )
+    with noise.seeded(train.seed):
+        network = TrajectoryDiffusion(
+            **data.sizes(),
+            context_dim=model.context_dim,
+            denoiser=model.denoiser,
+            denoiser_options=model.denoiser_options,
+            tokens_options=model.tokens_options,
+            schedule={"prediction": model.prediction},
+            target_weight=model.target_weight,
+        )
     result = fit(network, data.windows, train, output_dir=out / "training", resume=resume)
     planner = Planner(
         network,

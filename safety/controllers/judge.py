@@ -9,6 +9,7 @@ from safety.controllers.geodesic import GeodesicField, geodesic_field
 from safety.controllers.objective import SOFT_MARGIN, Objective
 
 Floats = NDArray[np.float32]
+HARD_WEIGHT, SOFT_WEIGHT = 30.0, 1.0  # price of coming closer than the margin to hard and to soft obstacles
 
 
 class FieldCache:
@@ -43,11 +44,13 @@ class PlanJudge:
         fields: FieldCache,
         *,
         margin: float,
-        soft_weight: float = 1.0,
-        hard_weight: float = 30.0,
+        soft_weight: float = SOFT_WEIGHT,
+        hard_weight: float = HARD_WEIGHT,
         soft_margin: float = SOFT_MARGIN,
+        task_weight: float = 1.0,
     ) -> None:
         self.objective = objective
+        self.task_weight = task_weight  # of the way to the target; 0: clearance alone
         self.margin = margin
         self.hard_weight, self.soft_weight, self.soft_margin = hard_weight, soft_weight, soft_margin
         centers = np.vstack([objective.hard_centers, objective.soft_centers])
@@ -58,6 +61,14 @@ class PlanJudge:
         """Cost [C] of state sequences [C, T, 6]; lower is better, about metres times a weight near one."""
         goal = self.objective
         path = states[..., :2]
+        cost = self._way(states) * np.float32(self.task_weight) if self.task_weight else np.zeros(len(path))
+        cost = cost + _proximity(path, goal.hard_centers, goal.hard_radii, self.margin, self.hard_weight)
+        cost = cost + _proximity(path, goal.soft_centers, goal.soft_radii, self.soft_margin, self.soft_weight)
+        return np.asarray(cost, dtype=np.float32)
+
+    def _way(self, states: NDArray[np.floating]) -> Floats:
+        """Mean and last length [C] of the shortest way to the target, in metres."""
+        goal, path = self.objective, states[..., :2]
         inside = 0.25 * goal.radius if goal.dwell else goal.radius - 0.03
         away = np.maximum(self.field(path) - np.float32(inside), 0)
         if goal.dwell:
@@ -66,10 +77,7 @@ class PlanJudge:
         else:
             away = np.where(np.logical_or.accumulate(away <= 0, axis=1), 0, away)  # what comes after does not matter
             dwelling = 0.0
-        cost = away.mean(1) + away[:, -1] + dwelling
-        cost = cost + _proximity(path, goal.hard_centers, goal.hard_radii, self.margin, self.hard_weight)
-        cost = cost + _proximity(path, goal.soft_centers, goal.soft_radii, self.soft_margin, self.soft_weight)
-        return np.asarray(cost, dtype=np.float32)
+        return away.mean(1) + away[:, -1] + dwelling
 
     def clearance(self, states: NDArray[np.floating]) -> Floats:
         """Distance [C, T] in metres to the nearest hard obstacle's radius (no margin); inf without any."""

@@ -48,6 +48,19 @@ def test_a_planner_is_trained_on_several_files(trained):
     assert str(trained.parent) not in (trained / "facts.json").read_text()
 
 
+def test_a_critic_is_trained_for_a_planner_and_ranks_its_candidates(trained, tmp_path, capsys):
+    out = tmp_path / "planner"
+    shutil.copytree(trained, out)
+    assert run("train", "value", sample_file(GOAL), "--planner", out, *QUICK) == 0
+    made = Planner.from_pretrained(out, value_weight=0.1)
+    assert made.critic.plan_shape == (6, 2)
+    assert made.critic.target_scale.min() > 0
+    before = (out / "diffusion" / "diffusion_pytorch_model.safetensors").read_bytes()
+    assert before == (trained / "diffusion" / "diffusion_pytorch_model.safetensors").read_bytes()
+    assert run("train", "value", sample_file(CAR), "--planner", out, *QUICK, "--overwrite") == 2
+    assert "for the point, the data are of the car" in capsys.readouterr().err
+
+
 def test_training_goes_on_where_it_stopped(trained, tmp_path, capsys):
     out = tmp_path / "planner"
     shutil.copytree(trained, out)

@@ -89,24 +89,30 @@ class TrainSequence:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainValue:
-    """The critic of a sequence planner anew, on other or more data; the planner itself stays as it is."""
+    """The critic of a planner, anew or on other data; the planner itself stays as it is.
+
+    It ranks candidates by the return and cost that follow them: `value_weight` in planner.json says how much.
+    """
 
     data: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Data files of the planner's environment."""
+    """Data files of the planner's agent (or, for a sequence planner, its environment)."""
     planner: Path
-    """Folder of the sequence planner; its critic is replaced."""
+    """Folder of the planner; its critic is replaced."""
     resume: bool = False
     """Go on from the last checkpoint in PLANNER/training/critic."""
     train: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=lambda: _DEFAULTS)
 
     def execute(self) -> int:
+        from diffdecide.app.plan_critic import train_plan_critic
         from diffdecide.app.sequence_training import retrain_critic
         from diffdecide.files import require_writable_folder
 
         _check_files(self.data)
         if self.planner.is_dir():
             require_writable_folder(self.planner)
-        result = retrain_critic(self.data, self.planner, self.train, resume=self.resume)
+        # A sequence planner has a format of its own; every other planner is a `diffdecide.planner.Planner`.
+        train = train_plan_critic if (self.planner / "planner.json").is_file() else retrain_critic
+        result = train(self.data, self.planner, self.train, resume=self.resume)
         _tell({"critic": result}, self.planner)
         return 0
 

@@ -1,8 +1,10 @@
 """The training sentences: labels, diversity, the split, and what they must leave to the held-out prompts."""
 
+import functools
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,12 @@ from safety.tasks.spec import TaskSpec
 PROMPTS = Path(__file__).parents[2] / "benchmarks" / "prompts"
 CLEAN = InstructionConfig(split="all", noise=0.0, rare_verbs=0.0)
 EXAMPLES = [Instructions(CLEAN).at(0, i) for i in range(4000)]
+COMPOSED = [Instructions(replace(CLEAN, written=0.0)).at(0, i) for i in range(2000)]
+WRITTEN = [
+    (file.stem, json.loads(line))
+    for file in sorted((Path(lm_bridge.__file__).parent / "written").glob("*.jsonl"))
+    for line in file.read_text(encoding="utf-8").splitlines()
+]
 
 IRREGULAR = {
     "beat": "beaten", "begin": "began begun", "bite": "bit bitten", "bring": "brought", "creep": "crept",
@@ -52,8 +60,9 @@ def test_labels_make_valid_tasks() -> None:
         if example.intent == "ok" and example.slots and example.slots.targets != ("goal",):
             kinds[example.slots.kind] += 1
             TaskSpec(example.slots.kind, example.slots.targets, example.slots.avoid, example.slots.caution)
-        # Contradictions written by hand come without slots: they have no consistent ones.
-        if example.intent == "contradiction" and example.slots is not None:
+    for example in COMPOSED:  # contradictions written by hand come without slots, these have them
+        if example.intent == "contradiction":
+            assert example.slots is not None
             assert set(example.slots.targets) & set(example.slots.avoid)
     assert set(kinds) == set(KINDS)
     assert {example.intent for example in EXAMPLES} == set(INTENTS)
@@ -72,9 +81,10 @@ def test_sentences_name_every_zone_of_their_task() -> None:
 
 
 def test_sentences_hardly_repeat_and_are_reproducible() -> None:
-    composed = Instructions(InstructionConfig(split="all", noise=0.0, rare_verbs=0.0, written=0.0))
-    texts = [example.text for example in (composed.at(0, i) for i in range(2000)) if example.intent == "ok"]
+    texts = [example.text for example in COMPOSED if example.intent == "ok"]
     assert len(set(texts)) > 0.98 * len(texts)
+    lines = [re.sub(r"[^a-z0-9{}]+", " ", line["text"].lower()).strip() for _, line in WRITTEN]
+    assert len(set(lines)) == len(lines) > 3000
     assert Instructions(CLEAN).at(3, 7) == Instructions(CLEAN).at(3, 7)
     assert Instructions(CLEAN).at(3, 7) != Instructions(CLEAN).at(4, 7)
 
@@ -88,27 +98,53 @@ def test_split_sides_share_no_phrase(name: str) -> None:
     assert len(validation) >= 3
 
 
-def test_no_reserved_verb_in_any_inflection() -> None:
+@functools.cache
+def _reserved_verbs() -> frozenset[str]:
     verbs = [line.strip() for line in (PROMPTS / "reserved_verbs.txt").read_text().splitlines()]
-    reserved = {form for verb in verbs if verb and " " not in verb for form in _inflections(verb)}
+    return frozenset(form for verb in verbs if verb and " " not in verb for form in _inflections(verb))
+
+
+@functools.cache
+def _reserved_sentences() -> tuple[frozenset[str], frozenset[str]]:
+    """Frames and prompts of the held-out set."""
+    frames = (PROMPTS / "reserved_frames.txt").read_text().splitlines()
+    prompts = (PROMPTS / "held_out.jsonl").read_text().splitlines()
+    return (
+        frozenset(_frame(line.strip()) for line in frames if line.strip()),
+        frozenset(json.loads(line)["prompt"].lower() for line in prompts),
+    )
+
+
+def _assert_unreserved(text: str, *, verbs: bool) -> None:
+    frames, prompts = _reserved_sentences()
+    found = set(re.findall(r"[a-z']+", text.lower())) & _reserved_verbs() if verbs else set()
+    assert not found, (found, text)
+    assert _frame(text) not in frames, text
+    assert text.lower() not in prompts, text
+
+
+def test_no_reserved_verb_in_any_phrase() -> None:
     lists = [file.stem for file in (Path(lm_bridge.__file__).parent / "phrases").glob("*.txt")]
     assert len(lists) > 20
     for phrase in (phrase for name in lists for phrase in phrases(name)):
-        assert not set(re.findall(r"[a-z']+", phrase.lower())) & reserved, phrase
-    for example in EXAMPLES:
-        if example.intent in ("ok", "contradiction"):
-            found = set(re.findall(r"[a-z']+", example.text.lower())) & reserved
-            assert not found, (found, example.text)
+        assert not set(re.findall(r"[a-z']+", phrase.lower())) & _reserved_verbs(), phrase
 
 
-def test_no_reserved_frame_and_no_held_out_prompt() -> None:
-    reserved = {
-        _frame(line.strip()) for line in (PROMPTS / "reserved_frames.txt").read_text().splitlines() if line.strip()
-    }
-    prompts = {json.loads(line)["prompt"].lower() for line in (PROMPTS / "held_out.jsonl").read_text().splitlines()}
+def test_nothing_reserved_in_examples() -> None:
     for example in EXAMPLES:
-        assert _frame(example.text) not in reserved, example.text
-        assert example.text.lower() not in prompts
+        _assert_unreserved(example.text, verbs=example.intent in ("ok", "contradiction"))
+
+
+def test_nothing_reserved_in_any_written_line() -> None:
+    """Every line, not a sample: with each placeholder as a colour, as the frames have them."""
+    for name, line in WRITTEN:
+        if name == "refuse":
+            assert line["why"] in INTENTS[1:], line
+            _assert_unreserved(line["text"], verbs=line["why"] == "contradiction")
+            continue
+        holes = sorted(re.findall(r"{(\w+)}", line["text"]))
+        assert set(holes) == {f"t{i + 1}" for i in range(line["targets"])} | {f"a{i + 1}" for i in range(line["avoid"])}
+        _assert_unreserved(re.sub(r"{\w+}", "red", line["text"]), verbs=True)
 
 
 def test_noise_keeps_the_words_mostly() -> None:

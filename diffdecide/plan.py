@@ -39,7 +39,7 @@ class PlanRows:
     def __post_init__(self) -> None:
         for name, low in (("dense", 1), ("strided", 0), ("stride", 1)):
             if getattr(self, name) < low:
-                raise ValueError(f"PlanRows.{name} must be at least {low}, got {getattr(self, name)}")
+                raise ValueError(f"{type(self).__name__}.{name} must be at least {low}, got {getattr(self, name)}")
 
     @property
     def rows(self) -> int:

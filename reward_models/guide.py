@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffdecide.preference import PlanScore
+from diffdecide.plan import PlanRows
+from diffdecide.preference import PlanScore, Situation
 from reward_models.model import RewardModel
 from reward_models.plan_observations import PlanObservations
+from reward_models.relative import RelativeReward
+from safety.dynamics import Dynamics
 from safety.layout import EnvSpec
 from safety.scene import Scene
 
@@ -41,6 +46,46 @@ class LearnedPlanScore:
         return self.model.predict(self.observe(scene, before), actions.to(states.dtype), prompt=prompt).reward.sum(1)
 
 
+class RelativePlanScore:
+    """A relative reward as a `PlanScore`: which of two planners a plan looks like. Differentiable.
+
+    It judges plans as the planners denoise them, rows of motor commands in a situation, so the planner hands it the
+    situation (`at`) before it is called.
+
+    Args:
+        reward: fitted to planners of this environment, with `rows` in its config.
+        spec: the environment.
+
+    Raises:
+        ValueError: the reward belongs to other environments, or does not say how its rows become control steps.
+    """
+
+    def __init__(self, reward: RelativeReward, spec: EnvSpec, dynamics: Dynamics) -> None:
+        config = reward.config
+        if config.environments and spec.id not in config.environments:
+            raise ValueError(
+                f"this relative reward was fitted for {', '.join(config.environments)}, it cannot judge {spec.id}"
+            )
+        if config.rows is None:
+            raise ValueError("this relative reward does not say how its rows become control steps (config.rows)")
+        dense, strided, stride = config.rows
+        self.rows = PlanRows(dense=dense, strided=strided, stride=stride)
+        self.reward, self.dynamics = reward.eval().requires_grad_(False), dynamics
+        self._encoded: Tensor | None = None
+
+    def at(self, situation: Situation) -> RelativePlanScore:
+        """This score in a situation: ego [1, E], tokens [1, K, F], token_mask [1, K], goal [1, G]."""
+        placed = copy.copy(self)
+        placed._encoded = self.reward.encode(situation)
+        return placed
+
+    def __call__(self, scene: Scene, states: Tensor, actions: Tensor) -> Tensor:
+        """Relative rewards [C] of plans: actions [C, T, 2] in the environment's bounds; the states follow from them."""
+        if self._encoded is None and self.reward.situation is not None:
+            raise ValueError("a relative score needs the situation before it can judge: call at(situation)")
+        return self.reward.judge(self.rows.contract(self.dynamics.effective(actions)), self._encoded)
+
+
 @dataclass(frozen=True)
 class FunctionPlanScore:
     """A known reward as a `PlanScore`, such as the true one that a learned one is compared with.
@@ -55,10 +100,17 @@ class FunctionPlanScore:
         return self.function(scene, states, actions)
 
 
-def unhurried_plan(scene: Scene, states: Tensor, actions: Tensor) -> Tensor:
-    """The teacher `unhurried` on plans: minus squared action and half its squared change, in shares of the bounds."""
-    scale = actions.abs().amax((0, 1), keepdim=True).clamp_min(1e-6)
-    shares = actions / scale
+def unhurried_plan(scene: Scene, states: Tensor, actions: Tensor, *, scale: Sequence[float] | None = None) -> Tensor:
+    """The teacher `unhurried` on plans: minus squared action and half its squared change.
+
+    Args:
+        scale: the largest action, such as `Dynamics.saturation`; None is the largest of these plans.
+    """
+    if scale is None:
+        largest = actions.abs().amax((0, 1), keepdim=True).clamp_min(1e-6)
+    else:
+        largest = torch.as_tensor(scale, dtype=actions.dtype)
+    shares = actions / largest
     change = torch.diff(shares, dim=1, prepend=shares[:, :1])
     return -shares.square().sum((1, 2)) - 0.5 * change.square().sum((1, 2))
 

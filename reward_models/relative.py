@@ -12,11 +12,12 @@ as the expert does; as a number, it says which of the two a plan looks like.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from diffdecide import noise
 from diffdecide.files import read_json, write_atomic, write_json
 from diffdecide.nets.mlp import TimeEmbedding
 from diffdecide.nets.object_tokens import ObjectTokens
-from diffdecide.sampling import Denoises
+from diffdecide.sampling import Denoises, sample
 from diffdecide.schedules import ScheduleConfig, add_noise, alphas_cumprod, to_clean
 
 CONDITIONS = ("ego", "tokens", "token_mask", "goal")
@@ -42,6 +43,9 @@ class RelativeConfig:
         first, last: share of the diffusion times that it is fitted on.
         at: share of the time at which a clean plan is judged.
         schedule: keyword arguments of the planners' `ScheduleConfig`.
+        environments: ids that the planners were trained for; empty where that does not matter.
+        rows: dense, strided, stride of their `PlanRows`; None where plans are not driven.
+        features: of their `FeatureConfig`, which made the situation.
     """
 
     horizon: int
@@ -55,6 +59,9 @@ class RelativeConfig:
     last: float = 1.0
     at: float = 0.1
     schedule: Mapping[str, Any] | None = None
+    environments: tuple[str, ...] = ()
+    rows: tuple[int, int, int] | None = None
+    features: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("horizon", "dim", "width", "depth"):
@@ -66,6 +73,8 @@ class RelativeConfig:
             raise ValueError(f"RelativeConfig.at must lie in [first, last), got {self.at}")
         if (self.ego_dim > 0) != (self.token_dim > 0):
             raise ValueError("RelativeConfig: ego_dim and token_dim are both given or both 0")
+        object.__setattr__(self, "environments", tuple(self.environments))
+        object.__setattr__(self, "rows", None if self.rows is None else tuple(self.rows))
 
 
 class RelativeReward(nn.Module):
@@ -124,22 +133,24 @@ class RelativeReward(nn.Module):
         return self.leave(self.layers(h))[:, 0]
 
     def reward(self, plans: Tensor, situation: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Relative reward [B] of clean plans [B, H, D]: higher is more like the expert's. Differentiable."""
+        """Relative reward [B] of clean plans [B, H, D]: higher is more like the expert's. Differentiable.
+
+        Plans of one situation can be compared. Between situations the reward has no common zero, since only its
+        gradient was fitted: `advantage` takes the zero from plans of both planners.
+        """
+        return self.judge(plans, self.encode(situation))
+
+    def judge(self, plans: Tensor, encoded: Tensor | None) -> Tensor:
+        """As `reward`, with the situation [B or 1, width] as `encode` gives it."""
         t = round(self.config.at * (self.schedule.train_steps - 1))
         clock = torch.full((1,), t, device=plans.device)
-        return self(float(self.alpha[t]) * plans, clock, self.encode(situation))
+        return self(float(self.alpha[t]) * plans, clock, encoded)
 
     def objective(self, situation: Mapping[str, Tensor] | None = None) -> Any:
         """What `diffdecide.guidance.Guide` takes: (clean [B, H, D], t) -> [B]."""
         encoded = self.encode(situation)
         encoded = None if encoded is None else encoded.detach()
-        at = round(self.config.at * (self.schedule.train_steps - 1))
-
-        def value(clean: Tensor, t: int) -> Tensor:
-            clock = torch.full((1,), at, device=clean.device)
-            return self(float(self.alpha[at]) * clean, clock, encoded)
-
-        return value
+        return lambda clean, t: self.judge(clean, encoded)
 
     def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared difference between grad rho and the difference of the noise predictions.
@@ -193,6 +204,49 @@ class RelativeReward(nn.Module):
         except Exception as error:
             raise ValueError(f"{folder}: the relative reward is damaged ({error})") from error
         return model.eval()
+
+
+@torch.no_grad()
+def advantage(
+    reward: RelativeReward,
+    plans: Tensor,
+    situation: Mapping[str, Tensor],
+    planners: Sequence[Any],
+    *,
+    generator: torch.Generator,
+    samples: int = 8,
+    steps: int = 5,
+) -> Tensor:
+    """Relative reward [B] of plans [B, H, D] less the mean of plans that the planners draw in the same situations.
+
+    That gives all situations one zero, which the fit leaves open.
+
+    Args:
+        situation: ego [B, E], tokens [B, K, F], token_mask [B, K], goal [B, G].
+        planners: usually both that the reward was fitted to, as `sample` takes them.
+        samples: plans of each planner and situation.
+    """
+    encoded = reward.encode(situation)
+    drawn = []
+    for planner in planners:
+        context = _context(planner, situation).repeat_interleave(samples, 0)
+        made = sample(planner, (len(context), *plans.shape[1:]), context=context, generator=generator, steps=steps)
+        many = None if encoded is None else encoded.repeat_interleave(samples, 0)
+        drawn.append(reward.judge(made.sample, many).view(len(plans), samples).mean(1))
+    return reward.judge(plans, encoded) - torch.stack(drawn).mean(0)
+
+
+def auc(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Probability that a score of `positive` [N] exceeds one of `negative` [M], ties counting half (Mann-Whitney).
+
+    Raises:
+        ValueError: a side without a score.
+    """
+    if len(positive) == 0 or len(negative) == 0:
+        raise ValueError(f"auc needs scores on both sides, got {len(positive)} and {len(negative)}")
+    order = np.sort(np.asarray(negative, dtype=np.float64))
+    wins = np.searchsorted(order, positive, "left") + np.searchsorted(order, positive, "right")
+    return float(wins.mean() / (2 * len(order)))
 
 
 def _context(model: Any, batch: Mapping[str, Tensor]) -> Tensor:

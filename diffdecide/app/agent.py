@@ -12,6 +12,7 @@ the filter's margin, never narrow it.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffdecide.app.embedded import bridge_folder, planner_folder
+from diffdecide.app.rewards import LoadedReward, RewardChoice
 from diffdecide.features import SceneEncoder
 from diffdecide.plan import Plan
 from diffdecide.planner import Planner
@@ -56,7 +58,24 @@ class AgentConfig:
 class Agent:
     """One agent for one environment at a time: `reset`, `instruct` (or `assign`), then `act` every control step."""
 
-    def __init__(self, planner: Planner, bridge: Bridge | None = None, config: AgentConfig | None = None) -> None:
+    def __init__(
+        self,
+        planner: Planner,
+        bridge: Bridge | None = None,
+        config: AgentConfig | None = None,
+        *,
+        rewards: Sequence[LoadedReward] = (),
+    ) -> None:
+        """`rewards` join the planner's own preferences: they choose among plans, filter and limits do not ask them.
+
+        Raises:
+            ValueError: the planner was trained for another goal space, or makes one plan only where a reward shall
+                choose.
+        """
+        if rewards and not hasattr(planner, "preferences"):
+            raise ValueError("a reward chooses among candidates, and a cloned policy makes one plan only")
+        self.rewards = tuple(rewards)
+        self._own_preferences = tuple(planner.preferences) if rewards else ()
         self.planner = planner
         self.bridge = bridge
         self.config = config or AgentConfig()
@@ -71,6 +90,8 @@ class Agent:
         bridge: str | Path | None = "default",
         *,
         config: AgentConfig | None = None,
+        reward: str | Path | None = None,
+        reward_weight: float = 0.1,
         **planner_settings: Any,
     ) -> Agent:
         """An agent from a planner and a bridge.
@@ -78,29 +99,36 @@ class Agent:
         Args:
             planner: a folder, or an environment id for the embedded planner of that environment.
             bridge: a folder, "default" for the embedded one, None for an agent that is not told in words.
+            reward: a folder with a learned reward that chooses among the planner's candidates.
+            reward_weight: how strongly, see `diffdecide.preference.Preference`.
             planner_settings: override settings of `PlannerConfig`.
 
         Raises:
-            ValueError: no such planner or bridge, or one that was not trained for the other.
+            ValueError: no such planner, bridge or reward, or one that was not trained for the other.
         """
+        rewards = () if reward is None else (RewardChoice(folder=str(reward), weight=reward_weight).load(),)
         loaded = Planner.from_pretrained(planner_folder(planner), **planner_settings)
         reader = None
         if bridge is not None:
             from lm_bridge.bridge import Bridge
 
             reader = Bridge.from_pretrained(bridge_folder(bridge))
-        return cls(loaded, reader, config)
+        return cls(loaded, reader, config, rewards=rewards)
 
     def reset(self, spec: EnvSpec, *, seed: int = 0) -> None:
         """Begin an episode in the environment that `spec` describes.
 
         Raises:
-            ValueError: the planner was not trained for this environment's agent and observation.
+            ValueError: the planner was not trained for this environment's agent and observation, or a reward was
+                learned for another environment.
         """
         known = self.planner.config.environments
         if spec.id not in known:
             raise ValueError(f"this planner was trained for {', '.join(known)}, not for {spec.id}")
         if self._spec is None or self._spec.id != spec.id:
+            if self.rewards:
+                learned = (reward.preference(spec, self.planner) for reward in self.rewards)
+                self.planner.preferences = (*self._own_preferences, *learned)
             self._tracker = LidarTracker(spec)
             self._encoder = SceneEncoder(spec, self.planner.config.features)
             self._spec = spec

@@ -11,6 +11,7 @@ import numpy as np
 
 from diffdecide.app.agent import Agent, AgentConfig
 from diffdecide.app.embedded import ROOT, bridge_folder, planner_folder
+from diffdecide.app.rewards import RewardChoice
 from diffdecide.policy import Action
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class PolicyConfig:
         bridge: folder of the bridge, or "default".
         agent: what the operator decides.
         settings: overrides of `PlannerConfig`, such as {"proposal": "gaussian"}.
+        rewards: learned rewards that choose among the planner's candidates.
     """
 
     planner: str
@@ -40,6 +42,7 @@ class PolicyConfig:
     bridge: str = "default"
     agent: AgentConfig = field(default_factory=AgentConfig)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    rewards: tuple[RewardChoice, ...] = ()
 
     def __post_init__(self) -> None:
         if self.language not in LANGUAGES:
@@ -114,7 +117,9 @@ class AgentPolicy:
 
     def __init__(self, config: PolicyConfig) -> None:
         self.config = config
-        self.agent = Agent(load_planner(config.planner, **config.settings), _bridge(config), config.agent)  # type: ignore[arg-type]
+        rewards = tuple(choice.load() for choice in config.rewards)
+        planner: Any = load_planner(config.planner, **config.settings)
+        self.agent = Agent(planner, _bridge(config), config.agent, rewards=rewards)
         self._idle: np.ndarray | None = None
 
     def reset(self, spec: EnvSpec, *, seed: int) -> None:

@@ -12,6 +12,7 @@ from diffdecide.app.controllers import ControllerConfig, ControllerPolicy, Privi
 from diffdecide.policy import Policy
 
 if TYPE_CHECKING:
+    from diffdecide.app.rewards import RewardChoice
     from safety.layout import EnvSpec
 
 BASELINES = {
@@ -49,7 +50,13 @@ def baseline_factory(name: str, *, filtered: bool, margin: float) -> Callable[[]
 
 
 def policy_factory(
-    name: str, spec: EnvSpec, *, filtered: bool, margin: float, cost_limit: float
+    name: str,
+    spec: EnvSpec,
+    *,
+    filtered: bool,
+    margin: float,
+    cost_limit: float,
+    reward: RewardChoice | None = None,
 ) -> Callable[[], Policy]:
     """A picklable factory of the policy that the command line calls `name`, checked against the environment.
 
@@ -59,11 +66,14 @@ def policy_factory(
         filtered: put the safety filter behind it.
         margin: metres that the filter keeps.
         cost_limit: cost per episode that a policy with a budget plans for; baselines have none.
+        reward: a learned reward that chooses among a planner's candidates.
 
     Raises:
-        ValueError: no such policy, or it cannot act in this environment.
+        ValueError: no such policy, or it cannot act in this environment, or has no candidates for `reward`.
     """
     factory: Callable[[], Policy]
+    if reward is not None and (not _is_learned(name) or (Path(name) / "sequence_planner.json").is_file()):
+        raise ValueError(f"a reward chooses among the candidates of a planner, and {name!r} has none")
     if (Path(name) / "sequence_planner.json").is_file():
         from diffdecide.app.sequence_policy import SequencePolicy, SequencePolicyConfig
 
@@ -74,7 +84,9 @@ def policy_factory(
         from diffdecide.app.agent_policy import PolicyConfig, agent_policy, find_planner
 
         operator = AgentConfig(margin=margin, cost_limit=cost_limit, filtered=filtered)
-        factory = partial(agent_policy, PolicyConfig(planner=str(find_planner(name, spec.id)), agent=operator))
+        rewards = () if reward is None else (reward,)
+        folder = str(find_planner(name, spec.id))
+        factory = partial(agent_policy, PolicyConfig(planner=folder, agent=operator, rewards=rewards))
     else:
         factory = baseline_factory(name, filtered=filtered, margin=margin)
     check_policy(factory, spec)

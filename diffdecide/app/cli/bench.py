@@ -10,6 +10,7 @@ import tyro
 
 from diffdecide.app.cli.bench_rewards import BenchRewards
 from diffdecide.app.cli.bench_safety import BenchConstrained, BenchSafeRL
+from diffdecide.app.cli.bench_steering import BenchSteering
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +232,7 @@ COMMANDS = {
     "latency": BenchLatency,
     "denoisers": BenchDenoisers,
     "rewards": BenchRewards,
+    "steering": BenchSteering,
     "constrained": BenchConstrained,
     "safe-rl": BenchSafeRL,
     "table": BenchTable,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from diffdecide.app.agent_policy import AgentPolicy
     from diffdecide.app.demo import Performance
+    from diffdecide.app.rewards import RewardChoice
     from diffdecide.rollout import Step
     from lm_bridge.bridge import Understanding
 
@@ -40,6 +41,10 @@ class Run:
     """Of the first episode's layout and randomness."""
     episodes: int = 1
     """Episodes with the same instruction; pictures are of the first."""
+    reward: Path | None = None
+    """A folder with a learned reward that chooses among the planner's candidates; filter and limits stay."""
+    reward_weight: float = 0.1
+    """What a candidate gains that is one standard deviation better than the mean one, in about metres of way."""
     margin: float = DEFAULT_MARGIN
     """Metres that the filter keeps from every hazard. Words can add to it, never take from it."""
     cost_limit: float = 0.0
@@ -64,6 +69,7 @@ class Run:
 
         console = Console()
         env_spec = spec(self.env)
+        rewards = self._rewards()
         with staged_folder(self.out) as folder:
             console.print("loading the models ...", style="dim")
             import torch
@@ -80,6 +86,7 @@ class Run:
                 language="bridge",
                 bridge=self.instruct_model,
                 agent=AgentConfig(margin=self.margin, cost_limit=self.cost_limit),
+                rewards=rewards,
             )
             policy = AgentPolicy(config)
             try:
@@ -93,6 +100,13 @@ class Run:
             write_performance(performance, summary, folder)
         self._report(console, performance)
         return 0
+
+    def _rewards(self) -> tuple[RewardChoice, ...]:
+        if self.reward is None:
+            return ()
+        from diffdecide.app.rewards import RewardChoice
+
+        return (RewardChoice(folder=str(self.reward), weight=self.reward_weight),)
 
     def _perform(self, policy: AgentPolicy, understanding: Understanding) -> Performance:
         from tqdm import tqdm

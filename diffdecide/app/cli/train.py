@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from diffdecide.app.cli.train_alignment import TrainDPO, TrainRelative
 from diffdecide.app.cli.train_critic import TrainCritic
 from diffdecide.app.cli.train_reward import TrainReward
 from diffdecide.app.cli.train_sequence import TrainSequence, TrainValue
@@ -214,5 +215,7 @@ COMMANDS = {
     "sequence": TrainSequence,
     "value": TrainValue,
     "reward": TrainReward,
+    "relative": TrainRelative,
+    "dpo": TrainDPO,
     "critic": TrainCritic,
 }

@@ -14,13 +14,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffdecide.policy import Action, InstructedPolicy, Policy, PrivilegedPolicy, TaskPolicy
 from diffdecide.records import EpisodeRecord, EvaluationResult, provenance
 from diffdecide.rollout import EpisodeTask, Step, rollout
+
+if TYPE_CHECKING:
+    from safety.corruption import LidarCorruption
 
 __all__ = [
     "Action",
@@ -56,6 +59,7 @@ def evaluate(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
+    corruption: LidarCorruption | None = None,
     progress: bool = True,
 ) -> EvaluationResult:
     """Run `episodes` episodes with the seeds `seed`, `seed + 1`, ... and collect their records.
@@ -68,6 +72,7 @@ def evaluate(
         out: JSON file, saved atomically after every episode.
         resume: keep the episodes that `out` already holds, provided it was made with the same settings.
         settings: what else distinguishes this run (planner, filter); saved, and compared when resuming.
+        corruption: of the lidars, with the episode's seed; the policy is told of it in its `EnvSpec`.
         progress: show a progress bar on stderr.
 
     Raises:
@@ -93,12 +98,13 @@ def evaluate(
         "max_steps": max_steps,
         "observe_cost": observe_cost,
         **(settings or {}),
+        "lidar": None if corruption is None else asdict(corruption),
     }
     meta = {**run, "episodes": episodes, "seeds": [seed, seed + episodes - 1], "workers": workers, **provenance()}
     finished = _finished(Path(out), run, seed, episodes) if out is not None and resume else {}
     EvaluationResult((), cost_limit, meta)  # a bad limit is found before the work, not after it
     jobs = [
-        _Job(env_id, seed + i, tasks[i] if tasks is not None else None, observe_cost, max_steps)
+        _Job(env_id, seed + i, tasks[i] if tasks is not None else None, observe_cost, max_steps, corruption)
         for i in range(episodes)
         if seed + i not in finished
     ]
@@ -127,6 +133,7 @@ class _Job:
     episode: EpisodeTask | None
     observe_cost: bool
     max_steps: int | None
+    corruption: LidarCorruption | None = None
 
 
 def _run(
@@ -194,11 +201,16 @@ class _Worker:
             self.policy = self.factory()
             if "torch" in sys.modules:
                 sys.modules["torch"].set_num_threads(1)
+        env, env_spec = self.env, spec(job.env_id)
+        if job.corruption is not None:
+            from safety.corruption import CorruptedLidar
+
+            env, env_spec = CorruptedLidar(env, env_spec, job.corruption), job.corruption.told(env_spec)
         return rollout(
-            self.env,
+            env,
             self.policy,
             job.seed,
-            spec=spec(job.env_id),
+            spec=env_spec,
             episode=job.episode,
             observe_cost=job.observe_cost,
             max_steps=job.max_steps,

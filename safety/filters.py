@@ -21,6 +21,7 @@ from safety.backup import BackupSet
 from safety.constraints import Ball
 from safety.controllers.objective import HARD_KINDS
 from safety.dynamics import Dynamics
+from safety.filter_inputs import check_scene, checked_action, checked_plan
 from safety.projection import project
 from safety.scene import Scene
 
@@ -40,10 +41,22 @@ class FilterConfig:
     plan_steps: int = 30  # control steps of a caller's plan that count as its manoeuvre, a brake behind them
     backup_steps: int = 40
 
+    def kept(self, margin: float, sigma: Floats) -> Floats:
+        """Metres [N] kept from obstacles known to `sigma` [N] m.
+
+        Never less than 1.5 times the depth at which recovery begins: a margin may be undercut by that depth, and by
+        what one more step tolerates, before the agent is driven out; what costs may not be.
+        """
+        return max(margin, 1.5 * self.recovery_depth) + self.grown(sigma)
+
+    def grown(self, sigma: Floats) -> Floats:
+        """Metres [N] by which uncertainty alone widens obstacles known to `sigma` [N] m."""
+        return np.asarray(np.minimum(self.sigma_factor * sigma, self.sigma_cap))
+
     def __post_init__(self) -> None:
         if self.grid < 2:
             raise ValueError(f"FilterConfig.grid must be at least 2, got {self.grid=}")
-        for name in ("sigma_factor", "sigma_cap", "tolerance"):
+        for name in ("sigma_factor", "sigma_cap", "tolerance", "recovery_depth"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"FilterConfig.{name} must be >= 0, got {getattr(self, name)}")
 
@@ -113,13 +126,10 @@ class SafetyFilter:
         a manoeuvre that is judged like any other backup, so that a planner may swerve where braking comes too late.
 
         Raises:
-            ValueError: if the action is not finite or not of shape [2].
+            ValueError: action, plan or scene are not finite or of the wrong shape; see `safety.filter_inputs`.
         """
-        action = np.array(action, dtype=np.float64)
-        if action.shape != (2,) or not np.isfinite(action).all():
-            raise ValueError(f"the filter needs a finite action of shape (2,), got {action}")
-        if not np.isfinite(scene.state).all():
-            raise ValueError(f"the filter needs a finite agent state, got {scene.state}")
+        action, plan = checked_action(action), checked_plan(plan)
+        check_scene(scene)
         nominal = np.asarray(self.dynamics.effective(action))
         way_out = None if self._way_out is None or len(self._way_out) == 0 else self._way_out
         self._way_out = None
@@ -137,8 +147,8 @@ class SafetyFilter:
         value = float(self._brakes(scene.state, nominal[None], obstacles).min())
         if value >= -self.config.tolerance:
             return FilterReport(action, False, False, 0.0, value, 0.0, "pass")
-        if plan is not None and len(plan):
-            intended = np.asarray(self.dynamics.effective(np.asarray(plan, dtype=np.float64)[: self.config.plan_steps]))
+        if plan is not None:
+            intended = np.asarray(self.dynamics.effective(plan[: self.config.plan_steps]))
             value = float(self._manoeuvre(scene.state, intended, obstacles).min())
             if value >= -self.config.tolerance:
                 self._way_out = intended[1:]
@@ -149,7 +159,7 @@ class SafetyFilter:
         """Discs within reach: centres [N, 2], radii with margins [N], which are hard [N]."""
         index = scene.of_kind(*HARD_KINDS)
         config = self.config
-        growth = self.margin + np.minimum(config.sigma_factor * scene.sigma[index], config.sigma_cap)
+        growth = config.kept(self.margin, scene.sigma[index])
         centers, radii = scene.positions[index], scene.radii[index] + growth
         hard = np.ones(len(index), dtype=bool)
         if soft:

@@ -77,8 +77,14 @@ class GeometricGuard:
         self.filter.reset()
         self.scene = None
 
-    def guard(self, observation: NDArray[np.floating], action: NDArray[np.floating]) -> FilterReport:
-        """The nearest safe action.
+    def guard(
+        self,
+        observation: NDArray[np.floating],
+        action: NDArray[np.floating],
+        *,
+        plan: NDArray[np.floating] | None = None,
+    ) -> FilterReport:
+        """The nearest safe action; `plan` [T, 2] is what the caller means to do, as in `SafetyFilter.filter`.
 
         Raises:
             ValueError: the action is not finite or of the wrong shape.
@@ -87,13 +93,16 @@ class GeometricGuard:
         if self._tracker is None:
             from safety import truth
 
-            self.scene = truth.scene(self._env)
-            return self.filter.filter(self.scene, action, walls=self._walls.world())
+            scene = truth.scene(self._env)
+            if not (np.isfinite(scene.state).all() and np.isfinite(scene.positions).all()):
+                return self._blind()  # the physics diverged
+            self.scene = scene
+            return self.filter.filter(self.scene, action, walls=self._walls.world(), plan=plan)
         if not np.isfinite(observation).all():
             return self._blind()
         scene = self._tracker.update(observation)
         self.scene = scene if self._memory is None else self._memory.recall(scene)
-        return self.filter.filter(self.scene, action, walls=self._walls.decoded(scene, observation))
+        return self.filter.filter(self.scene, action, walls=self._walls.decoded(scene, observation), plan=plan)
 
     def _blind(self) -> FilterReport:
         """Brake: nothing else is known to be safe without eyes."""

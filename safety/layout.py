@@ -99,6 +99,8 @@ class EnvSpec:
         radii: metres, radius that matters per kind of object (see `safety.truth.scene`); empty without objects.
         costly: names of what the task charges for ("hazards", "gremlins", "sigwalls" for a boundary, …); other objects,
             such as Goal1's vase, are free to touch.
+        lidar_noise: standard deviation of every lidar reading, as a share of the range; 0 for the simulator's own.
+        lidar_dropout: probability that a lidar bin reads zero although something is there.
     """
 
     id: str
@@ -111,6 +113,8 @@ class EnvSpec:
     lidar_max_dist: float | None = None
     radii: Mapping[str, float] = field(default_factory=dict)
     costly: tuple[str, ...] = ()
+    lidar_noise: float = 0.0
+    lidar_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.dt > 0:
@@ -118,6 +122,9 @@ class EnvSpec:
         for name in ("max_steps", "action_dim", "observation_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"EnvSpec {name} must be at least 1, got {getattr(self, name)}")
+        for name in ("lidar_noise", "lidar_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"EnvSpec {name} must be in [0, 1), got {getattr(self, name)}")
         if self.layout is not None and self.layout.size != self.observation_dim:
             raise ValueError(f"EnvSpec layout covers {self.layout.size} values, {self.observation_dim=}")
 
@@ -133,6 +140,8 @@ class EnvSpec:
             "lidar_max_dist": self.lidar_max_dist,
             "radii": dict(self.radii),
             "costly": list(self.costly),
+            "lidar_noise": self.lidar_noise,
+            "lidar_dropout": self.lidar_dropout,
         }
 
     @classmethod

@@ -21,6 +21,7 @@ from safety.backup import BackupSet
 from safety.constraints import Ball, HalfSpace
 from safety.controllers.objective import HARD_KINDS
 from safety.dynamics import Dynamics, dynamics_for
+from safety.filter_inputs import check_scene, checked_action, checked_plan
 from safety.filters import FilterConfig, FilterReport, SafetyFilter
 from safety.layout import EnvSpec
 from safety.scene import KIND_ID, KINDS, Scene
@@ -136,10 +137,11 @@ class MovingFilter:
         Raises:
             ValueError: as `SafetyFilter.filter`.
         """
-        wanted: Floats = np.asarray(action, dtype=np.float64)
+        wanted, plan = checked_action(action), checked_plan(plan)
+        check_scene(scene)
         hard = self._prepared(scene, walls)
         discs = self._coming(hard, soft)
-        if discs is None or wanted.shape != (2,) or not np.isfinite(wanted).all():  # bad input is told by the other
+        if discs is None:
             return self._still.filter(hard, wanted, soft=soft, plan=plan)
         # A way out that was found before something came along says nothing now.
         self._still.reset()
@@ -171,7 +173,7 @@ class MovingFilter:
         config, motion = self.config, self.motion
         fast = np.hypot(scene.velocities[:, 0], scene.velocities[:, 1])
         horizon = float(self._times[-1])
-        grown = scene.radii + self.margin + np.minimum(config.sigma_factor * scene.sigma, config.sigma_cap)
+        grown = scene.radii + config.kept(self.margin, scene.sigma)
         gap = np.hypot(*(scene.positions - scene.state[:2]).T) - grown
         speed = max(float(np.hypot(scene.state[3], scene.state[4])), self.dynamics.top_speed)
         near = gap < (speed + fast + 0.5 * motion.acceleration * horizon * (fast > 0)) * horizon
@@ -199,8 +201,8 @@ class MovingFilter:
         wanted = self._best(state, nominal[None], discs, level)
         if wanted.min() >= -tolerance:
             return FilterReport(action, False, False, 0.0, float(wanted.min()), 0.0, "pass")
-        if plan is not None and len(plan):
-            path = self.dynamics.rollout(state, np.asarray(plan, dtype=np.float64)[: self.config.plan_steps])
+        if plan is not None:
+            path = self.dynamics.rollout(state, plan[: self.config.plan_steps])
             times = np.minimum(np.arange(1, len(path) + 1) * self.dynamics.dt, self.motion.horizon)
             along = discs.clearance(path[None, :, :2], times, self.motion.acceleration)
             rest = self._backup.straight(path[-1:])

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from safety.layout import EnvSpec
+from safety.noisy_map import NoisyMap
 from safety.object_map import ObjectMap
 from safety.odometry import Odometry
 from safety.scene import KIND_ID, STATE_DIM, Scene
@@ -83,13 +84,21 @@ class LidarTracker:
         self._gyro = layout["gyro"].stop - 1
         self._field = layout["magnetometer"].start if "magnetometer" in layout else None
         self._odometry = Odometry(spec.dt)
-        self._maps: list[tuple[slice, ObjectMap]] = []
+        # Readings that may be off or missing cannot be inverted exactly; they are weighed.
+        noisy = spec.lidar_noise > 0 or spec.lidar_dropout > 0
+        self._maps: list[tuple[slice, ObjectMap | NoisyMap]] = []
         self._kinds: list[int] = []
         self._radii: list[float] = []
         for name, kind in zip(layout.lidars, layout.lidar_kinds, strict=True):
             if kind not in KIND_ID:
                 raise ValueError(f"LidarTracker: {spec.id} has sensor {name!r}, expected one of {', '.join(KIND_ID)}")
-            self._maps.append((layout[name], ObjectMap(self.config.for_kind(kind), spec.lidar_max_dist, spec.dt)))
+            behaviour, reach = self.config.for_kind(kind), spec.lidar_max_dist
+            objects = (
+                NoisyMap(behaviour, reach, spec.dt, noise=spec.lidar_noise)
+                if noisy
+                else ObjectMap(behaviour, reach, spec.dt)
+            )
+            self._maps.append((layout[name], objects))
             self._kinds.append(KIND_ID[kind])
             self._radii.append(float(spec.radii.get(kind, DEFAULT_RADII[kind])))
         self._slack = self.config.pose_slack

@@ -8,6 +8,7 @@ candidates, noise) also make it a behaviour policy with a spread of skill and ri
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,14 @@ class MPCConfig:
         return self.knots * self.hold
 
 
+class Judge(Protocol):
+    """What a plan is worth; `safety.controllers.judge.PlanJudge` for goals, `CircleJudge` for the Circle tasks."""
+
+    def cost(self, states: NDArray[np.floating]) -> Floats:
+        """Cost [C] of state sequences [C, T, 6]; lower is better."""
+        ...
+
+
 class SamplingMPC:
     """Plans for one agent. `reset` before each episode; `act` returns an action [2] for the current scene."""
 
@@ -62,7 +71,12 @@ class SamplingMPC:
         self._used = 0
         self._fields = FieldCache()
 
-    def act(self, scene: Scene, sub_goal: SubGoal) -> Floats:
+    @property
+    def rest(self) -> Floats:
+        """Actions [T, 2] of the last plan from the one that `act` returned last."""
+        return self._plan[max(self._used - 1, 0) :]
+
+    def act(self, scene: Scene, sub_goal: SubGoal | Judge) -> Floats:
         """The next action [2]; replans every `config.replan` steps."""
         if self._used >= min(self.config.replan, len(self._plan)):
             self._plan = self.plan(scene, sub_goal)
@@ -71,11 +85,18 @@ class SamplingMPC:
         self._used += 1
         return action
 
-    def plan(self, scene: Scene, sub_goal: SubGoal, *, elapsed: int | None = None) -> Floats:
-        """Actions [horizon, 2] from the current scene; `elapsed` control steps since the last plan (warm start)."""
-        goal = objective(scene, sub_goal)
+    def plan(self, scene: Scene, sub_goal: SubGoal | Judge, *, elapsed: int | None = None) -> Floats:
+        """Actions [horizon, 2] from the current scene; `elapsed` control steps since the last plan (warm start).
+
+        Instead of a sub-goal, anything that judges roll-outs.
+        """
         config = self.config
-        judge = PlanJudge(goal, self._fields, margin=config.margin, soft_weight=config.soft_weight)
+        judge: Judge
+        if isinstance(sub_goal, SubGoal):
+            goal = objective(scene, sub_goal)
+            judge = PlanJudge(goal, self._fields, margin=config.margin, soft_weight=config.soft_weight)
+        else:
+            judge = sub_goal
         mean = self._shifted(self._used if elapsed is None else elapsed)
         spread = np.full_like(mean, config.spread)
         start = scene.state.astype(np.float32)
@@ -107,7 +128,7 @@ class SamplingMPC:
         dense = np.concatenate([dense[elapsed:], np.repeat(dense[-1:], elapsed, axis=0)])
         return dense.reshape(self.config.knots, self.config.hold, 2).mean(1).astype(np.float32)
 
-    def _cost(self, start: Floats, effective: Floats, judge: PlanJudge) -> Floats:
+    def _cost(self, start: Floats, effective: Floats, judge: Judge) -> Floats:
         """Cost [C] of motor commands `effective` [C, T, 2]: time to the target, clearance, effort."""
         states = self.dynamics.rollout(start, self.dynamics.command(effective))
         return judge.cost(states) + np.float32(1e-3) * (effective**2).mean((1, 2))

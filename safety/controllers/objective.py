@@ -67,7 +67,8 @@ def soft_obstacles(scene: Scene, target: str, avoid: tuple[str, ...] = ()) -> di
     Zones that are not the target are among them: whoever crosses one slowly has visited it.
     """
     others = [kind for kind in ZONE_KINDS if kind != target and kind not in avoid]
-    things, zones = scene.of_kind(*SOFT_KINDS), scene.of_kind(*others)
+    free = [kind for kind in SOFT_KINDS if kind not in avoid]  # Goal2 charges for its vases
+    things, zones = scene.of_kind(*free), scene.of_kind(*others)
     return {
         "soft_centers": np.concatenate([scene.positions[things], scene.positions[zones]]),
         "soft_radii": np.concatenate([scene.radii[things], scene.radii[zones] - SOFT_MARGIN]),

@@ -1,5 +1,7 @@
 """The backup-set filter: it keeps adversaries out, says when it cannot, and knows what ranks above what."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -9,6 +11,7 @@ from safety import envs
 from safety.constraints import Ball
 from safety.dynamics import dynamics_for
 from safety.filters import FilterConfig, SafetyFilter
+from safety.moving_filter import MovingFilter
 from safety.perception import LidarTracker
 from safety.scene import KIND_ID, Scene
 
@@ -220,11 +223,69 @@ def test_a_margin_that_is_none_is_refused(margin):
         SafetyFilter(dynamics_for("point"), margin=margin)
 
 
+@pytest.mark.parametrize("agent", ["point", "car"])
+def test_without_a_margin_nothing_is_entered_all_the_same(agent):
+    """A margin may be undercut by the recovery depth, an obstacle may not: also by who leans on it for long."""
+    dynamics = dynamics_for(agent)
+    start, target = (0.6, 0.0, 0, 0, 0, 0), (1.0, 0.1)
+    states, _ = drive(dynamics, start, straight_at(dynamics, target), 150, [target], margin=0.0)
+    assert 0 < clearance(states, target).min() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (np.zeros((3, 3)), r"plan of shape \(T, 2\), got \(3, 3\)"),
+        (np.zeros(2), r"plan of shape \(T, 2\), got \(2,\)"),
+        (np.full((3, 2), np.nan), "finite plan"),
+    ],
+)
+@pytest.mark.parametrize("moving", [False, True])
+def test_a_plan_that_is_none_is_refused(plan, message, moving):
+    shield = (MovingFilter if moving else SafetyFilter)(dynamics_for("point"))
+    with pytest.raises(ValueError, match=message):
+        shield.filter(scene([(0.4, 0.0)]), np.zeros(2), plan=plan)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("positions", np.array([[np.nan, 0.0]]), "finite positions"),
+        ("positions", np.array([[np.inf, 0.0]]), "finite positions"),
+        ("positions", np.array([[0.4, 0.0, 0.0]]), r"positions in shape \(1, 2\), got \(1, 3\)"),
+        ("velocities", np.array([[0.0, np.nan]]), "finite velocities"),
+        ("radii", np.array([np.nan]), "finite radii"),
+        ("radii", np.array([-0.2]), "radii >= 0"),
+        ("sigma", np.array([np.inf]), "finite sigma"),
+        ("sigma", np.array([-1.0]), "sigma >= 0"),
+    ],
+)
+@pytest.mark.parametrize("moving", [False, True])
+def test_an_obstacle_that_is_none_is_refused_and_not_forgotten(field, value, message, moving):
+    shield = (MovingFilter if moving else SafetyFilter)(dynamics_for("point"))
+    with pytest.raises(ValueError, match=message):
+        shield.filter(replace(scene([(0.4, 0.0)]), **{field: value}), np.zeros(2))
+
+
+def test_contradictory_constraints_are_told_and_the_least_bad_is_done():
+    """Between two hazards whose margins overlap, moving: nothing keeps both."""
+    dynamics = dynamics_for("point")
+    report = SafetyFilter(dynamics, margin=0.1).filter(
+        scene([(0.0, 0.26), (0.0, -0.26)], (-0.1, 0, 0, 0.6, 0, 0)), np.array([0.05, 0.0])
+    )
+    assert report.infeasible
+    assert report.method in ("fallback", "recovery")
+    assert np.isfinite(report.action).all()
+    assert report.clearance < 0
+
+
 def test_settings_are_checked():
     with pytest.raises(ValueError, match="grid"):
         FilterConfig(grid=1)
     with pytest.raises(ValueError, match="sigma_factor"):
         FilterConfig(sigma_factor=-1)
+    with pytest.raises(ValueError, match="recovery_depth"):
+        FilterConfig(recovery_depth=float("nan"))
 
 
 @pytest.mark.parametrize("env_id", ["SafetyPointGoal1-v0", "SafetyCarGoal1-v0"])

@@ -75,3 +75,61 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="NaN"):
         make(float("nan"))
     assert torch.is_grad_enabled()
+
+
+def test_a_quickly_trained_critic_reduces_the_cost_of_a_velocity_task():
+    """A swimming gait that breaks the speed limit in two of five steps, behind a critic trained for seconds."""
+    from safety import envs
+    from safety.critics.feasibility import FeasibilityCritic
+    from safety.critics.transitions import Transitions
+
+    env, generator = envs.make("SafetySwimmerVelocity-v1", seed=0), np.random.default_rng(0)
+
+    def gait(step, strength=1.0):
+        return strength * np.array([np.sin(0.15 * step), np.sin(0.15 * step - 1.5)])
+
+    def play(seed, policy, steps=250):
+        columns = {name: [] for name in ("observations", "next_observations", "actions", "costs", "speed")}
+        seen, _ = env.reset(seed=seed)
+        for step in range(steps):
+            action = policy(step, seen)
+            after, _, _, _, info = env.step(action)
+            row = (seen, after, action, info["cost"], info["constraints"]["speed"])
+            for column, value in zip(columns.values(), row, strict=True):
+                column.append(value)
+            seen = after
+        arrays = {name: np.array(values) for name, values in columns.items()}
+        return {**arrays, "terminals": np.zeros(steps), "constraints": {"speed": arrays.pop("speed")}}
+
+    def exploring(number):
+        strength, held = generator.uniform(), np.zeros(2)
+
+        def act(step, seen):
+            nonlocal held
+            if step % (5 + number) == 0:
+                held = strength * generator.uniform(-1, 1, 2)
+            steady = gait(step, strength) + 0.5 * held if number % 3 == 0 else held
+            return np.clip(steady + 0.2 * generator.standard_normal(2), -1, 1)
+
+        return act
+
+    data = Transitions.of_episodes([play(1000 + number, exploring(number)) for number in range(24)])
+    critic = FeasibilityCritic(
+        CriticConfig(observation_dim=8, action_dim=2, hidden=(64, 64), gamma=0.9, target_rate=0.05)
+    )
+    critic.set_normaliser(data.observation, data.action, data.cost)
+    optimizer = torch.optim.Adam([p for p in critic.parameters() if p.requires_grad], lr=2e-3)
+    order = torch.Generator().manual_seed(0)
+    critic.train()
+    for _ in range(500):
+        rows = torch.randint(len(data), (256,), generator=order).tolist()
+        loss = critic.loss(data.__getitems__(rows), order)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    shield = LearnedFilter(critic, 0.0, LOW, HIGH, generator=np.random.default_rng(0))
+    free = play(5000, lambda step, seen: gait(step))["costs"].sum()
+    held = play(5000, lambda step, seen: shield.guard(seen, gait(step)).action)["costs"].sum()
+    env.close()
+    assert free > 80
+    assert held < 0.5 * free

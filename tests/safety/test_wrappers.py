@@ -17,8 +17,8 @@ def spec():
 
 def test_a_wrapped_environment_stays_safe_under_an_adversary(spec):
     from safety import truth
+    from safety.check_policies import adversarial_action
     from safety.dynamics import dynamics_for
-    from safety.filter_check import adversarial_action
 
     env = SafeActionWrapper(envs.make(ENV, seed=5), GeometricGuard(spec))
     env.reset(seed=5)

@@ -19,6 +19,7 @@ SUMMARIES: Mapping[str, str] = {
     "collect": "collect episodes with behaviour policies of chosen skill, risk and noise",
     "train": "train a planner, a value critic, a reward or the language bridge",
     "bench": "instructions, latency, denoisers, rewards, table: the figures of the documentation",
+    "calibrate": "the filter's margin for a noisy or failing lidar, by split conformal prediction",
     "label": "preference data: scripted teachers, a page for people, imports, relabelling",
     "plot": "figures of filter logs, calibrations and evaluations",
     "pretrained": "make all embedded models again, from nothing",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reward_models.config import RewardConfig
 from reward_models.model import RewardModel
 
 
@@ -21,7 +22,7 @@ allowed: constraints, filter and cost limits stay in force beside it.
 
 - environment: {config.env_id or "not recorded"}
 - network: {config.network}, {config.members} member(s), hidden {config.hidden}, depth {config.depth}
-- heads: reward{" and cost" if config.cost_head else ""}; prompt embedding: {config.prompt_dim or "none"}
+- heads: reward{" and cost" if config.cost_head else ""}; prompt embedding: {_prompt(config)}
 - data: {meta["comparisons"]} comparisons, {meta["held_out"]} held out; SHA-256 {meta["data"]}
 - training: {settings["steps"]} steps of {settings["batch_size"]}, seed {settings["seed"]}, best at {meta["best_step"]}
 - time: {seconds / 60:.1f} minutes
@@ -30,3 +31,9 @@ allowed: constraints, filter and cost limits stay in force beside it.
 |---|---|
 {rows}
 """
+
+
+def _prompt(config: RewardConfig) -> str:
+    if not config.prompt_dim:
+        return "none"
+    return f"{config.prompt_dim} numbers from {config.prompt_encoder or 'a model that is not recorded'}"

@@ -33,6 +33,8 @@ class RewardConfig:
         cost_head: predict each step's cost as well; needs cost_1 and cost_2.
         cost_weight: weight of the cost loss.
         prompt_dim: P, length of the embedding that a reward is conditioned on; 0 for none.
+        prompt_encoder: the language model that makes this embedding from a text, see `prompts.PromptEncoder`; None
+            where the caller brings embeddings.
         length: a segment's score is the "sum" or the "mean" of its steps.
         ties: what a label of 0.5 means: "soft" (cross-entropy of Bradley-Terry), "rao_kupper" (Rao and Kupper 1967)
             or "davidson" (Davidson 1970), both with a learned width of the tie.
@@ -60,6 +62,7 @@ class RewardConfig:
     cost_head: bool = False
     cost_weight: float = 1.0
     prompt_dim: int = 0
+    prompt_encoder: str | None = None
     length: str = "sum"
     ties: str = "soft"
     sparsity: float = 0.0
@@ -82,6 +85,11 @@ class RewardConfig:
         for name in ("prompt_dim", "cost_weight", "pessimism", "sparsity"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"RewardConfig.{name} must not be negative, got {getattr(self, name)}")
+        if self.prompt_dim and self.network == "linear":
+            # Both segments of a comparison answer one prompt, and what is added to both decides nothing.
+            raise ValueError("RewardConfig: a linear reward cannot depend on a prompt, take network='mlp'")
+        if self.prompt_encoder is not None and not self.prompt_dim:
+            raise ValueError(f"RewardConfig.prompt_encoder needs prompt_dim, got {self.prompt_dim=}")
         if self.network == "transformer" and self.hidden % self.heads:
             raise ValueError(f"RewardConfig.hidden must be a multiple of heads, got {self.hidden=} and {self.heads=}")
         for name in ("rings", "ignored"):

@@ -51,12 +51,24 @@ def _pearson(left: np.ndarray, right: np.ndarray) -> float:
 
 
 def judge_accuracy(model: RewardModel, test: LabelledPairs) -> dict[str, Any]:
+    """`judge_deltas` of a model, at its temperature."""
+    delta, _ = deltas(model, PairBatches(test.data))
+    return judge_deltas(delta, test, temperature=float(model.temperature))
+
+
+def judge_deltas(delta: np.ndarray, test: LabelledPairs, *, temperature: float = 1.0) -> dict[str, Any]:
     """Accuracy with a 95 % bootstrap interval beside the teacher's Bayes rate, and calibration before and after.
+
+    Args:
+        delta: [N] predicted score of the first segment minus that of the second.
+        temperature: divides them where they are "scaled".
 
     "regret" is the accuracy lost against the best predictor in expectation, by the teacher's own probabilities: it has
     none of the noise of the sampled labels.
     """
-    delta, label = deltas(model, PairBatches(test.data))
+    label = test.data.label
+    if delta.shape != label.shape:
+        raise ValueError(f"expected {len(label)} differences of scores, got shape {delta.shape}")
     decided = label != 0.5
     right = ((delta > 0) == (label > 0.5))[decided]
     p = test.probability[decided]
@@ -67,13 +79,13 @@ def judge_accuracy(model: RewardModel, test: LabelledPairs) -> dict[str, Any]:
         "bayes_accuracy": test.bayes_accuracy,
         "regret": float(test.bayes_accuracy - expected),
         "pairs": int(decided.sum()),
-        "temperature": float(model.temperature),
+        "temperature": temperature,
     }
-    for name, temperature in (("raw", 1.0), ("scaled", float(model.temperature))):
-        probability = 1 / (1 + np.exp(-np.clip(delta / temperature, -60, 60)))
+    for name, t in (("raw", 1.0), ("scaled", temperature)):
+        probability = 1 / (1 + np.exp(-np.clip(delta / t, -60, 60)))
         result[f"ece_{name}"] = calibration_error(probability, label)
         result[f"brier_{name}"] = brier(probability, label)
-        result[f"log_loss_{name}"] = log_loss(delta, label, temperature=temperature)
+        result[f"log_loss_{name}"] = log_loss(delta, label, temperature=t)
     return result
 
 

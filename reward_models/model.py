@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from diffdecide.files import read_json, write_atomic, write_json
 from reward_models import bradley_terry
 from reward_models.config import RewardConfig
 from reward_models.networks import LinearSteps, StepInputs, build_network
+
+if TYPE_CHECKING:
+    from reward_models.prompts import PromptEncoder
 
 FORMAT = "diffdecide-reward-1"
 
@@ -67,6 +70,7 @@ class RewardModel(nn.Module):
         self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("scale", torch.ones(()))
         self.meta: dict[str, Any] = {}
+        self._encoder: PromptEncoder | None = None
 
     def set_normaliser(self, observations: np.ndarray, actions: np.ndarray) -> None:
         """Take mean and spread of inputs from data [S, o] and [S, a]."""
@@ -201,6 +205,22 @@ class RewardModel(nn.Module):
             parts["loss"] = parts["loss"] + config.cost_weight * error
             parts["cost"] = error.detach()
         return parts
+
+    def embed(self, prompt: str) -> Tensor | None:
+        """Embedding [1, P] of a text by this model's own language model; None for a model that takes no prompt.
+
+        Raises:
+            ValueError: the model was trained on embeddings that the caller brought, or the text is empty.
+        """
+        if not self.config.prompt_dim:
+            return None
+        if self.config.prompt_encoder is None:
+            raise ValueError("this reward model was trained on embeddings of your own: give it those, not a text")
+        from reward_models.prompts import PromptEncoder
+
+        if self._encoder is None:
+            self._encoder = PromptEncoder(self.config.prompt_encoder)
+        return torch.from_numpy(self._encoder([prompt]))
 
     def set_scale(self, std: float) -> None:
         """Hand out rewards divided by `std`: Bradley-Terry fixes no unit."""

@@ -24,7 +24,10 @@ class StepInputs(nn.Module):
     """
 
     KNOTS = 61  # multiples of 5 cm where the lidar sees 3 m
-    WIDTH = 0.1  # of the distance between two knots
+    # Of the distance between two knots: half a millimetre at a range of 3 m, about what the velocimeter foresees. An
+    # agent that reaches a threshold stands a centimetre or less behind it, and inside the ramp the jump counts in part:
+    # a ramp of 5 mm costs a point of accuracy.
+    WIDTH = 0.01
 
     def __init__(self, config: RewardConfig) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffdecide.files import write_atomic
-from reward_models.preferences import COLUMNS, NUMBERS, REQUIRED, TEXTS, PreferenceError, Preferences, nearest_name
+from reward_models.preferences import (
+    COLUMNS,
+    NUMBERS,
+    REQUIRED,
+    TEXTS,
+    PreferenceError,
+    Preferences,
+    nearest_name,
+    rows_text,
+)
 from reward_models.segments import Segments
 
 if TYPE_CHECKING:
@@ -66,7 +76,7 @@ def stream_preferences(
 
         stream = datasets.load_dataset(str(source), split=split, streaming=True)
         for batch in stream.iter(batch_size=rows):
-            yield from_table(pyarrow.table(batch), where=f"{source} from row {done}")
+            yield from_table(pyarrow.table(batch), where=f"{source} (rows counted from {done})")
             done += len(batch["label"])
         return
     import pyarrow.parquet as parquet
@@ -75,7 +85,7 @@ def stream_preferences(
     for file in files:
         with parquet.ParquetFile(file) as reader:
             for batch in reader.iter_batches(batch_size=rows):
-                yield from_table(Table.from_batches([batch]), where=f"{file} from row {done}")
+                yield from_table(Table.from_batches([batch]), where=f"{file} (rows counted from {done})")
                 done += batch.num_rows
 
 
@@ -163,10 +173,17 @@ def from_table(table: pyarrow.Table, *, where: str = "preferences") -> Preferenc
 
 def _check_columns(names: Sequence[str], where: str) -> None:
     missing = [name for name in REQUIRED if name not in names]
+    others = [name for name in names if name not in COLUMNS]
     if missing:
-        others = [name for name in names if name not in COLUMNS]
         hints = "".join(f"{name!r}{nearest_name(name, others)} " for name in missing)
         raise PreferenceError(f"{where}: missing columns {hints.strip()} (it has {', '.join(names)})")
+    absent = [name for name in COLUMNS if name not in names]
+    for name in others:
+        # Other columns are left aside, but one that is meant for ours must not be.
+        near = difflib.get_close_matches(name, absent, n=1, cutoff=0.8)
+        if near:
+            hint = f"did you mean {near[0]!r}? Rename or drop it"
+            raise PreferenceError(f"{where}: column {name!r} is none of ours; {hint}")
 
 
 def _nested(array: np.ndarray, offsets: np.ndarray) -> pyarrow.Array:
@@ -182,27 +199,35 @@ def _flat(column: pyarrow.ChunkedArray, name: str) -> tuple[np.ndarray, np.ndarr
     """Values [S, width] and offsets [N + 1] of a column of lists of lists."""
     import pyarrow
 
-    chunks, lengths = [], []
-    for number, chunk in enumerate(column.chunks):
+    chunks, lengths, first = [], [], 0
+    for chunk in column.chunks:
         if not (_is_list(chunk.type) and _is_list(chunk.type.value_type)):
             raise PreferenceError(f"{name}: expected lists of lists of numbers, got {chunk.type}")
         if chunk.null_count:
-            raise PreferenceError(f"{name}: expected a segment in every row, got none (chunk {number})")
+            rows = first + np.flatnonzero(chunk.is_null().to_numpy(zero_copy_only=False))
+            raise PreferenceError(f"{name}: expected a segment in every row, got none in {rows_text(rows)}")
+        steps = np.asarray(chunk.value_lengths())
+        row_of_step = first + np.repeat(np.arange(len(chunk)), steps)
+        first += len(chunk)
         inner = chunk.flatten()
+        if inner.null_count:
+            rows = np.unique(row_of_step[inner.is_null().to_numpy(zero_copy_only=False)])
+            raise PreferenceError(f"{name}: expected values in every step, got none in {rows_text(rows)}")
         widths = np.asarray(inner.value_lengths())
-        if len(set(widths.tolist())) > 1:
-            row = int(
-                np.searchsorted(np.cumsum(np.asarray(chunk.value_lengths())), np.argmax(widths != widths[0]), "right")
-            )
+        odd = np.flatnonzero(widths != widths[0]) if len(widths) else widths
+        if len(odd):
             raise PreferenceError(
-                f"{name}: expected one width in all rows, got {sorted(set(widths.tolist()))}, row {row}"
+                f"{name}: expected one width in all rows, got {sorted(set(widths.tolist()))}, "
+                f"{rows_text(np.unique(row_of_step[odd]))}"
             )
         values = inner.flatten()
         if not (pyarrow.types.is_floating(values.type) or pyarrow.types.is_integer(values.type)):
             raise PreferenceError(f"{name}: expected numbers, got {values.type}")
         if values.null_count:
-            raise PreferenceError(f"{name}: expected finite values, got {values.null_count} missing ones")
-        lengths.append(np.asarray(chunk.value_lengths()))
+            places = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False)) // widths[0]
+            rows = np.unique(row_of_step[places])
+            raise PreferenceError(f"{name}: expected finite values, got missing ones in {rows_text(rows)}")
+        lengths.append(steps)
         if len(widths):
             chunks.append(np.asarray(values.to_numpy(zero_copy_only=False), np.float32).reshape(len(widths), widths[0]))
     if not chunks:

@@ -23,6 +23,7 @@ from reward_models.config import RewardConfig
 from reward_models.model import RewardModel
 from reward_models.preference_files import MappedPreferences
 from reward_models.preferences import PreferenceError, Preferences
+from reward_models.prompts import PromptEncoder
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def train_reward(
     run, it only chooses the weights.
 
     Args:
+        embed: texts of the column prompt to embeddings; by default those of `RewardConfig.prompt_encoder`.
         settings: of the trainer; `eval_every` says how often the held-out likelihood is looked at.
         patience: evaluations without improvement before the run ends; 0 never ends it.
         card: further lines of the model card.
@@ -125,6 +127,11 @@ def train_reward(
         np.concatenate([side.observations for side in both]), np.concatenate([side.actions for side in both])
     )
     needs = embed if config.prompt_dim else None
+    if config.prompt_dim and needs is None:
+        if config.prompt_encoder is None:
+            raise ValueError("a prompt-conditioned reward needs `embed` or RewardConfig.prompt_encoder, got neither")
+        needs = PromptEncoder(config.prompt_encoder)
+    collapse = config.length if config.network == "linear" and not config.cost_head else None
     batches = PairBatches(
         train,
         members=config.members if config.bootstrap else 0,
@@ -132,11 +139,13 @@ def train_reward(
         embed=needs,
         costs=config.cost_head,
         inputs=model.inputs,
+        collapse=collapse,
     )
-    differences = batches.summed_differences()
-    if differences is not None:
-        model.set_spread(differences)
-    checks = PairBatches(held_out, embed=needs, costs=config.cost_head, inputs=model.inputs)
+    if config.network == "linear":
+        # Of data that stay on disk, a sample says what the unit of each weight is.
+        known = batches if batches.ready else PairBatches(sample, inputs=model.inputs)
+        model.set_spread(known.summed_differences())
+    checks = PairBatches(held_out, embed=needs, costs=config.cost_head, inputs=model.inputs, collapse=collapse)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     folder.mkdir(parents=True, exist_ok=True)
     best = _Best(folder, checks, patience, resume, may_stop=processes == 1)

@@ -51,11 +51,21 @@ class LabelStore:
         self.path = Path(path)
         self.answers: dict[int, Answer] = {}
         header = {"format": "diffdecide-labels-1", "episodes": fingerprint}
-        if self.path.exists() and self.path.stat().st_size:
+        if self.path.exists() and self.path.stat().st_size and not self._cut_off_at_once(header):
             self._load(header)
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._append(header)
+
+    def _cut_off_at_once(self, header: dict[str, str]) -> bool:
+        """A session killed while it wrote its very first line holds no label: the file is begun anew."""
+        line = json.dumps(header).encode()
+        with self.path.open("rb+") as file:
+            content = file.read(len(line) + 1)
+            if content and line.startswith(content):
+                file.truncate(0)
+                return True
+        return False
 
     def _load(self, header: dict[str, str]) -> None:
         content = self.path.read_bytes()

@@ -197,7 +197,7 @@ def test_commands_from_labels_to_relabelled_episodes(files, tmp_path, capsys):
 
 
 def test_two_processes_train_what_one_trains(files, tmp_path):
-    from diffdecide.app.bench.rewards import loss_curve
+    from diffdecide.app.bench.reward_processes import loss_curve
 
     pairs = tmp_path / "pairs.parquet"
     assert main(["label", "teacher", str(files), "--out", str(pairs), "--pairs", "80", "--segment", "5"]) == 0

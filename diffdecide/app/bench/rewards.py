@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +24,9 @@ from reward_models.teachers import Teacher, goal_seeking
 from reward_models.train import train_reward
 from safety import envs
 
-SPARSITIES = (0.002, 0.005)  # of the linear reward; the calibration side chooses
+# Of the linear reward, at 5,000 comparisons; the calibration side chooses. What noise alone does to a weight falls with
+# the square root of their number, and so must the penalty (Bickel et al. 2009).
+SPARSITIES = (0.003, 0.007, 0.015)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,27 +75,41 @@ class RewardBenchConfig:
 class RewardBench:
     """Runs the parts and keeps what is done in one JSON file.
 
-    Episodes are split 8 : 1 : 1 into training, calibration and test, so that no two sides share a trajectory.
+    Episodes are split 8 : 1 : 1 into training, calibration and test, so that no two sides share a trajectory; with a
+    file of episodes for testing, 9 : 1 into training and calibration.
     """
 
-    def __init__(self, config: RewardBenchConfig, data: Path, out: Path, *, again: bool = False) -> None:
-        self.config, self.data, self.out, self.again = config, data, out, again
+    def __init__(
+        self, config: RewardBenchConfig, data: Path, out: Path, *, test: Path | None = None, again: bool = False
+    ) -> None:
+        self.config, self.data, self.out, self.test, self.again = config, data, out, test, again
         self.results: dict[str, Any] = {}
+        self.made: dict[str, Any] = {}
         if out.is_file():
             earlier = read_json(out)
             if earlier.get("config") == json.loads(json.dumps(asdict(config))):
                 self.results = dict(earlier.get("parts", {}))
+                self.made = dict(earlier.get("made", {}))
             elif not again:
                 raise ValueError(f"{out} was measured with other settings: name another file, or pass --again")
 
     @cached_property
     def episodes(self) -> list[Episode]:
-        episodes = read_hdf5(self.data)
-        if len(episodes) < 10:
-            raise ValueError(f"{self.data}: expected at least 10 episodes to split, got {len(episodes)}")
-        if episodes[0].metadata.get("env_id") is None:
-            raise ValueError(f"{self.data}: an episode's metadata lacks env_id")
-        return episodes
+        return _read(self.data)
+
+    @cached_property
+    def fresh(self) -> list[Episode] | None:
+        """Episodes of the test file; ValueError where one of them is among those to train on."""
+        if self.test is None:
+            return None
+        fresh = _read(self.test)
+        if fresh[0].metadata["env_id"] != self.env_id:
+            other = fresh[0].metadata["env_id"]
+            raise ValueError(f"{self.test}: episodes of {other}, those of {self.data} are of {self.env_id}")
+        both = sorted({e.seed for e in fresh} & {e.seed for e in self.episodes})
+        if both:
+            raise ValueError(f"{self.test}: seeds {both[:5]} are in {self.data} as well: test on other episodes")
+        return fresh
 
     @property
     def env_id(self) -> str:
@@ -106,6 +118,9 @@ class RewardBench:
     @cached_property
     def sides(self) -> tuple[list[Episode], list[Episode], list[Episode]]:
         count = len(self.episodes)
+        if self.fresh is not None:
+            one = int(0.9 * count)
+            return self.episodes[:one], self.episodes[one:], self.fresh
         one, two = int(0.8 * count), int(0.9 * count)
         return self.episodes[:one], self.episodes[one:two], self.episodes[two:]
 
@@ -146,13 +161,15 @@ class RewardBench:
             "bootstrap": False,
         }
         settings |= options
+        train = self.pairs[0].data if train is None else train
         given = "sparsity" in settings or settings["network"] != "linear"
         chosen: tuple[float, RewardModel] | None = None
-        for sparsity in (settings.get("sparsity", 0.0),) if given else SPARSITIES:
+        scale = (5000 / len(train)) ** 0.5
+        for sparsity in (settings.get("sparsity", 0.0),) if given else [scale * value for value in SPARSITIES]:
             with tempfile.TemporaryDirectory() as folder:
                 result = train_reward(
                     RewardConfig.for_spec(envs.spec(self.env_id), **(settings | {"sparsity": sparsity})),
-                    self.pairs[0].data if train is None else train,
+                    train,
                     self.pairs[1].data if held_out is None else held_out,
                     output_dir=folder,
                     settings=config.train(
@@ -172,11 +189,15 @@ class RewardBench:
             return
         self.results[part] = getattr(self, f"_{part}")()
         print(f"{part}: {json.dumps(self.results[part], default=str)[:600]}")
+        made = provenance()
+        self.made[part] = {name: made[name] for name in ("commit", "dirty", "command", "date")}
         record = {
             "config": asdict(self.config),
             "env": self.env_id,
-            "data": {"file": self.data.name, "episodes": len(self.episodes), "fingerprint": fingerprint(self.episodes)},
-            **provenance(),
+            "data": _facts(self.data, self.episodes),
+            "test": None if self.test is None or self.fresh is None else _facts(self.test, self.fresh),
+            **made,
+            "made": self.made,
             "parts": self.results,
         }
         write_json(self.out, record)
@@ -205,28 +226,12 @@ class RewardBench:
         return figures
 
     def _epic(self, model: RewardModel) -> dict[str, float]:
-        """Distance to a second model on other comparisons of the same teacher, and to a reward of noise."""
-        rng = np.random.default_rng((self.config.seed, 11))
-        side = self.sides[2]
-        observations = np.concatenate([episode.observations for episode in side])
-        actions = np.concatenate([episode.actions for episode in side])
-        direction = rng.normal(size=observations.shape[1] + actions.shape[1])
+        from diffdecide.app.bench.reward_epic import epic_distances
 
-        def unrelated(obs: np.ndarray, act: np.ndarray) -> np.ndarray:
-            return np.concatenate([obs, act], 1) @ direction
-
-        flipped = self.pairs[0].data.flipped(0.1, rng)
-        other = self.fit(flipped, seed=self.config.seed + 1, steps=max(1, self.config.steps // 2), members=1)
-        ours = judging.step_reward(model)
-        options: dict[str, Any] = {"observations": observations, "actions": actions}
-        return {
-            "to a model from labels with 10 % noise": judging.epic_distance(
-                ours, judging.step_reward(other), rng=np.random.default_rng(1), **options
-            ),
-            "to an unrelated linear reward": judging.epic_distance(
-                ours, unrelated, rng=np.random.default_rng(1), **options
-            ),
-        }
+        seed = self.config.seed
+        flipped = self.pairs[0].data.flipped(0.1, np.random.default_rng((seed, 11)))
+        other = self.fit(flipped, seed=seed + 1, steps=max(1, self.config.steps // 2), members=1)
+        return epic_distances(model, other, self.sides[2], envs.spec(self.env_id), seed=seed)
 
     def _baselines(self) -> dict[str, Any]:
         from reward_models.preferences import Preferences
@@ -238,7 +243,8 @@ class RewardBench:
                 self.fit(network="linear", members=1, rings=(), velocity=None, ignored=())
             ),
             "mlp": self.judge(self.fit(network="mlp", members=1)),
-            "single network": self.judge(self.fit(members=1)),
+            "single network": self.judge(self.model if self.config.members == 1 else self.fit(members=1)),
+            "ensemble of 5, bootstrapped": self.judge(self.fit(members=5, bootstrap=True)),
             "mlp on raw observations": self.judge(
                 self.fit(network="mlp", members=1, rings=(), velocity=None, ignored=())
             ),
@@ -252,7 +258,8 @@ class RewardBench:
         for count in self.config.curve:
             # The calibration side grows with the data: nobody labels a thousand pairs to check fifty.
             checks = held_out.take(np.arange(min(len(held_out), max(20, count // 5))))
-            model = self.fit(train.take(np.arange(count)), held_out=checks)
+            whole = count == len(train) and len(checks) == len(held_out)
+            model = self.model if whole else self.fit(train.take(np.arange(count)), held_out=checks)
             curve.append({"pairs": count, **self.judge(model)})
         return curve
 
@@ -261,19 +268,28 @@ class RewardBench:
         for share in self.config.flips:
             rng = np.random.default_rng((self.config.seed, 5))
             noisy = [side.data.flipped(share, rng) for side in self.pairs[:2]]
-            rows.append({"flipped": share, **self.judge(self.fit(noisy[0], held_out=noisy[1]))})
+            model = self.fit(noisy[0], held_out=noisy[1]) if share else self.model
+            rows.append({"flipped": share, **self.judge(model)})
         return rows
 
     def _processes(self, steps: int = 200) -> dict[str, Any]:
-        """The loss curve of two processes beside that of one with the double batch."""
-        with tempfile.TemporaryDirectory() as folder:
-            from reward_models.preference_files import write_preferences
+        from diffdecide.app.bench.reward_processes import compare_processes
 
-            data = Path(folder) / "pairs.parquet"
-            write_preferences(self.pairs[0].data.take(np.arange(min(2000, len(self.pairs[0].data)))), data)
-            curves = {n: loss_curve(data, Path(folder) / str(n), self.env_id, processes=n, steps=steps) for n in (1, 2)}
-        one, two = (np.array(curves[n]) for n in (1, 2))
-        return {"steps": len(one), "largest_difference": float(np.abs(one - two).max()), "last_loss": float(one[-1])}
+        data = self.pairs[0].data
+        return compare_processes(data.take(np.arange(min(2000, len(data)))), self.env_id, steps=steps)
+
+    def _imitation(self) -> dict[str, Any]:
+        from diffdecide.app.bench.reward_imitation import fit_imitation, imitation_version
+
+        version = imitation_version()
+        train, test = self.pairs[0].data, self.pairs[2]
+        score = fit_imitation(train, seed=self.config.seed)
+        first, second = score(test.data.first), score(test.data.second)
+        return {
+            "version": version,
+            **judging.judge_deltas(first - second, test),
+            "segments": asdict(judging.correlation(first, test.score_1)),
+        }
 
     def _heatmap(self) -> dict[str, str]:
         from reward_models.guide import LearnedPlanScore
@@ -289,39 +305,16 @@ class RewardBench:
         return {"file": path.name}
 
 
-def loss_curve(
-    data: Path,
-    out: Path,
-    env_id: str | None,
-    *,
-    processes: int,
-    steps: int,
-    batch: int = 64,
-    extra: Sequence[str] = (),
-) -> list[float]:
-    """Losses of each step of a training run on `processes` CPU processes that share the batch.
+def _read(path: Path) -> list[Episode]:
+    episodes = read_hdf5(path)
+    if len(episodes) < 10:
+        raise ValueError(f"{path}: expected at least 10 episodes to split, got {len(episodes)}")
+    if episodes[0].metadata.get("env_id") is None:
+        raise ValueError(f"{path}: an episode's metadata lacks env_id")
+    return episodes
 
-    Raises:
-        RuntimeError: the run failed, or fewer processes ran than were asked for.
-    """
-    from diffdecide.checkpoints import checkpoint_paths, load_checkpoint
 
-    words = ["-m", "diffdecide.app", "train", "reward", str(data), "--out", str(out), *extra]
-    words += [] if env_id is None else ["--env", env_id]
-    words += ["--steps", str(steps), "--batch-size", str(batch // processes), "--log-every", "1", "--device", "cpu"]
-    words += ["--eval-every", "0", "--members", "2", "--tracker", "None", "--no-progress"]
-    launcher = [sys.executable]
-    if processes > 1:
-        # Standalone finds a free port; a master port of 0 is taken literally and waits for ever.
-        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    environment: Mapping[str, str] = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([*launcher, *words], env=environment, capture_output=True, text=True, timeout=600)
-    if done.returncode:
-        raise RuntimeError(f"training on {processes} processes failed: {done.stderr[-800:]}")
-    # The rows of a step are the batch of one process times the processes that ran: two half batches, not one.
-    rows = load_checkpoint(checkpoint_paths(out / "checkpoints")[-1]).meta["rows"]
-    if rows != batch:
-        raise RuntimeError(f"expected {processes} processes with {batch} rows a step in all, got {rows} rows")
-    lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    losses = [json.loads(line) for line in lines]
-    return [float(line["loss"]) for line in losses if "loss" in line]
+def _facts(path: Path, episodes: list[Episode]) -> dict[str, Any]:
+    seeds = [episode.seed for episode in episodes if episode.seed is not None]
+    span = [min(seeds), max(seeds)] if seeds else None
+    return {"file": path.name, "episodes": len(episodes), "seeds": span, "fingerprint": fingerprint(episodes)}

@@ -19,9 +19,14 @@ def finished_instructions(folder: Path) -> dict[str, EvaluationResult]:
 
 
 def make_table(folder: Path) -> str:
-    """Write `folder/table.md` again and return it; ValueError where the folder holds no results of a benchmark."""
+    """Write `folder/table.md` again and return it; ValueError where the folder holds no results of a benchmark.
+
+    The JSON file of `bench rewards` is taken as well; its table is returned only.
+    """
     from diffdecide.app.bench import denoisers, instructions, latency, rows
 
+    if folder.is_file():
+        return rewards_file_table(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder of results")
     if (folder / "denoisers.json").is_file():
@@ -34,6 +39,16 @@ def make_table(folder: Path) -> str:
     if found and any("prompt" in record.details for result in found.values() for record in result.episodes):
         return instructions.write_results(found, folder)
     return rows.write_table(folder)
+
+
+def rewards_file_table(path: Path) -> str:
+    """The table of a file of `bench rewards`; ValueError where it is something else."""
+    from diffdecide.app.bench.reward_table import is_rewards, rewards_table
+
+    record = read_json(path)
+    if not is_rewards(record):
+        raise ValueError(f"{path} is no file of `bench rewards`")
+    return rewards_table(record)
 
 
 def fill_markers(document: Path, tables: Mapping[str, str]) -> list[str]:

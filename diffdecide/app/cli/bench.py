@@ -79,16 +79,18 @@ class BenchTable:
     """Make the tables of result folders again, from their JSON."""
 
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Folders that `bench rows`, `bench instructions`, `bench denoisers` or `bench latency` have written."""
+    """Folders that `bench rows`, `bench instructions`, `bench denoisers` or `bench latency` have written; the file of
+    `bench rewards`."""
     into: tuple[Path, ...] = ()
-    """Documents in which the tables go between the marks `results:NAME`, NAME being that of the folder."""
+    """Documents in which the tables go between the marks `results:NAME`, NAME being that of the folder (of the file,
+    without its suffix)."""
 
     def execute(self) -> int:
         from diffdecide.app.bench.tables import fill_markers, make_table
 
         if not self.folders:
             raise ValueError("expected at least one folder of results")
-        tables = {folder.name: make_table(folder) for folder in self.folders}
+        tables = {f.stem if f.is_file() else f.name: make_table(f) for f in self.folders}
         for table in tables.values():
             print(table)
         for document in self.into:

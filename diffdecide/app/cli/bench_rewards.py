@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-Part = Literal["headline", "baselines", "data", "noise", "processes", "heatmap"]
+Part = Literal["headline", "baselines", "data", "noise", "processes", "heatmap", "imitation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +21,10 @@ class BenchRewards:
     data: Annotated[Path, tyro.conf.Positional]
     """Episode file with rewards, such as one of SafetyPointGoal1-v0."""
     out: Path = Path("benchmarks/rewards.json")
+    test: Path | None = None
+    """Episode file to test on; without it, a tenth of DATA."""
     parts: tuple[Part, ...] = ("headline", "baselines", "data", "noise", "processes", "heatmap")
-    """What to measure."""
+    """What to measure; "imitation" (that library's reward trainer) only where it is installed."""
     pairs: int = 5000
     """Training comparisons."""
     test_pairs: int = 20_000
@@ -46,6 +48,8 @@ class BenchRewards:
 
         if not self.data.is_file():
             raise ValueError(f"no such data file: {self.data}")
+        if self.test is not None and not self.test.is_file():
+            raise ValueError(f"no such data file: {self.test}")
         require_writable_folder(self.out.parent)
         names = (
             "pairs",
@@ -60,7 +64,7 @@ class BenchRewards:
             "seed",
         )
         config = RewardBenchConfig(**{name: getattr(self, name) for name in names})
-        bench = RewardBench(config, self.data, self.out, again=self.again)
+        bench = RewardBench(config, self.data, self.out, test=self.test, again=self.again)
         for part in self.parts:
             bench.run(part)
         print(f"written to {self.out}")

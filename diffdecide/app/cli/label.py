@@ -250,6 +250,8 @@ class LabelRewards:
     """Folder of a reward model."""
     out: Path
     """HDF5 file to write."""
+    prompt: str | None = None
+    """What was asked for, for a reward that depends on it."""
 
     def execute(self) -> int:
         from diffdecide.data.writers import write_hdf5
@@ -257,7 +259,11 @@ class LabelRewards:
         from reward_models.relabel import relabel
 
         model = RewardModel.from_pretrained(self.reward)
-        episodes = list(relabel(_read(self.data), model))
+        if bool(model.config.prompt_dim) != (self.prompt is not None):
+            needs = "needs a --prompt" if model.config.prompt_dim else "takes no --prompt"
+            raise ValueError(f"{self.reward}: this reward model {needs}")
+        prompt = None if self.prompt is None else model.embed(self.prompt)
+        episodes = list(relabel(_read(self.data), model, prompt=prompt))
         write_hdf5(self.out, episodes)
         print(f"{len(episodes)} episodes written to {self.out}")
         return 0

@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ from diffusers.configuration_utils import register_to_config
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from diffdecide.features import FeatureConfig, SceneTokens, token_kind
+from diffdecide.features import SceneTokens, token_kind
 from diffdecide.files import write_json
 from diffdecide.nets.mlp import check_sizes
 from diffdecide.nets.object_tokens import ABSENT, ObjectTokens
-from diffdecide.plan import Plan, PlanRows
+from diffdecide.plan import Plan
+from diffdecide.plan_format import PlanFormat
 from safety.constraints import Ball
 from safety.controllers.objective import HARD_KINDS
 from safety.dynamics import dynamics_for
@@ -37,30 +38,8 @@ MARKER = "cloning.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CloningConfig:
+class CloningConfig(PlanFormat):
     """What a cloned policy was trained for, and how often it looks again (`replan` control steps)."""
-
-    agent: str
-    environments: tuple[str, ...]
-    goal_space: str  # fingerprint of the goal embeddings
-    rows: PlanRows = field(default_factory=PlanRows)
-    features: FeatureConfig = field(default_factory=FeatureConfig)
-    replan: int = 4
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.replan <= self.rows.span:
-            raise ValueError(f"CloningConfig.replan must lie within the plan's {self.rows.span} steps: {self.replan=}")
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> CloningConfig:
-        value = dict(value)
-        value["rows"] = PlanRows(**value["rows"])
-        value["features"] = FeatureConfig(**value["features"])
-        value["environments"] = tuple(value["environments"])
-        return cls(**value)
 
 
 class BehaviourCloning(ModelMixin, ConfigMixin):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from torch import Tensor
 
 from diffdecide.data.windows import WindowStatistics
 from diffdecide.diffusion import TrajectoryDiffusion
-from diffdecide.features import FeatureConfig, SceneTokens, token_kind
+from diffdecide.features import SceneTokens, token_kind
 from diffdecide.files import write_json
 from diffdecide.guidance import Guide
-from diffdecide.plan import Plan, PlanRows
+from diffdecide.plan import Plan
+from diffdecide.plan_format import PlanFormat
 from diffdecide.plan_projection import PlanProjection
 from diffdecide.preference import Preference, score_guide, standardised
 from diffdecide.sampling import sample
@@ -35,14 +36,8 @@ from safety.scene import Scene
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannerConfig:
-    """How plans are made. The first block belongs to the trained model, the second may be changed at will."""
-
-    agent: str
-    environments: tuple[str, ...]  # ids that the model was trained on
-    goal_space: str  # fingerprint of the goal embeddings
-    rows: PlanRows = field(default_factory=PlanRows)
-    features: FeatureConfig = field(default_factory=FeatureConfig)
+class PlannerConfig(PlanFormat):
+    """How plans are made. What `PlanFormat` holds belongs to the trained model, the rest may be changed at will."""
 
     candidates: int = 24
     warm_share: float = 0.25  # share of the candidates that start from the previous plan
@@ -54,7 +49,6 @@ class PlannerConfig:
     clearance_guidance: float = 0.0  # scale of the gradient guide away from obstacles
     return_target: float | None = 1.0  # normalised return asked for; None: unconditional
     budget: float | None = -0.5  # normalised cost budget asked for; None: unconditional
-    replan: int = 4  # control steps between plans
     project: bool = True
     projection_iterations: int = 2
     margin_extra: float = PLAN_EXTRA  # m beyond the filter's margin
@@ -67,13 +61,12 @@ class PlannerConfig:
     proposal: str = "diffusion"  # or "gaussian": the same ranking without a model, for comparison
 
     def __post_init__(self) -> None:
-        for name, low in (("candidates", 1), ("steps", 1), ("replan", 1), ("projection_iterations", 1)):
+        super().__post_init__()
+        for name, low in (("candidates", 1), ("steps", 1), ("projection_iterations", 1)):
             if getattr(self, name) < low:
                 raise ValueError(f"PlannerConfig.{name} must be at least {low}, got {getattr(self, name)}")
         if not 0 <= self.warm_share <= 1:
             raise ValueError(f"PlannerConfig.warm_share must lie in [0, 1], got {self.warm_share}")
-        if self.replan > self.rows.span:
-            raise ValueError(f"PlannerConfig.replan must be at most the plan's {self.rows.span} steps: {self.replan=}")
         for name in ("value_weight", "cost_price", "task_weight", "clearance_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"PlannerConfig.{name} must be finite and >= 0, got {getattr(self, name)}")
@@ -81,17 +74,6 @@ class PlannerConfig:
             raise ValueError(f"PlannerConfig.margin_extra must be >= 0 m, got {self.margin_extra}")
         if self.proposal not in ("diffusion", "gaussian"):
             raise ValueError(f"PlannerConfig.proposal must be 'diffusion' or 'gaussian', got {self.proposal!r}")
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> PlannerConfig:
-        value = dict(value)
-        value["rows"] = PlanRows(**value["rows"])
-        value["features"] = FeatureConfig(**value["features"])
-        value["environments"] = tuple(value["environments"])
-        return cls(**value)
 
 
 class Planner:

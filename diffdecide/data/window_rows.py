@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffdecide.plan import PlanRows
+
 
 @dataclass(frozen=True, kw_only=True)
-class WindowConfig:
-    """What a window is.
+class WindowConfig(PlanRows):
+    """What a window is: the rows of a plan, and where windows start and what they are conditioned on.
 
     Attributes:
         dense: rows that are one control step each
@@ -43,9 +45,9 @@ class WindowConfig:
     horizon: int | None = 200
 
     def __post_init__(self) -> None:
-        for name, low in (("dense", 1), ("strided", 0), ("stride", 1), ("start_every", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name}: expected >= {low}, got {getattr(self, name)}")
+        super().__post_init__()
+        if self.start_every < 1:
+            raise ValueError(f"start_every: expected >= 1, got {self.start_every}")
         choices = {
             "mode": ("actions", "states+actions"),
             "labels": ("only", "prefer", "ignore"),
@@ -60,16 +62,6 @@ class WindowConfig:
             raise ValueError(f"discount: expected in (0, 1], got {self.discount}")
         if self.horizon is not None and self.horizon < 1:
             raise ValueError(f"horizon: expected >= 1 or None, got {self.horizon}")
-
-    @property
-    def rows(self) -> int:
-        """H, rows of a window."""
-        return self.dense + self.strided
-
-    @property
-    def span(self) -> int:
-        """Control steps that a window covers."""
-        return self.dense + self.strided * self.stride
 
     @property
     def row_ends(self) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffdecide.policy import Action
+from safety.caution import DEFAULT_MARGIN
 
 if TYPE_CHECKING:
     import gymnasium
@@ -34,7 +35,7 @@ class ControllerConfig:
 
     controller: str = "mpc"
     filtered: bool = False
-    margin: float = 0.03
+    margin: float = DEFAULT_MARGIN
     tour: bool = False
 
     def __post_init__(self) -> None:

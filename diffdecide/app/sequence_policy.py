@@ -12,6 +12,7 @@ import numpy as np
 
 from diffdecide.policy import Action
 from diffdecide.sequence_planner import SequencePlan, SequencePlanner
+from safety.caution import DEFAULT_MARGIN
 from safety.costs import Budget
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class SequencePolicyConfig:
 
     planner: str
     filtered: bool = True
-    margin: float = 0.03
+    margin: float = DEFAULT_MARGIN
     cost_limit: float | None = 25.0
     settings: Mapping[str, Any] = field(default_factory=dict)
 

@@ -15,6 +15,7 @@ from diffdecide.constrained.catalogue import DEFAULT, METHODS, method_named
 from diffdecide.files import read_json, write_json, write_text
 from diffdecide.intervals import bootstrap_mean
 from diffdecide.records import provenance
+from safety.caution import DEFAULT_MARGIN
 
 if TYPE_CHECKING:
     from diffdecide.policy import Policy
@@ -41,7 +42,7 @@ class ConstrainedConfig:
     planner: str = "default"
     methods: tuple[str, ...] = ()
     filtered: bool = False
-    margin: float = 0.03
+    margin: float = DEFAULT_MARGIN
     episodes: int = 10
     seed: int = 5000
     max_steps: int | None = None

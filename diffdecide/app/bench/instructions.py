@@ -15,6 +15,7 @@ from diffdecide.files import write_json, write_text
 from diffdecide.policy import Policy
 from diffdecide.records import EpisodeRecord, EvaluationResult
 from diffdecide.rollout import EpisodeTask
+from safety.caution import DEFAULT_MARGIN
 from safety.tasks.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class InstructionsConfig:
     episodes: int = 1  # per prompt
     seed: int = 10_000
     workers: int = 1
-    margin: float = 0.03
+    margin: float = DEFAULT_MARGIN
     cost_limit: float = 0.0
     max_steps: int | None = None
 

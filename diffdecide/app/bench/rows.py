@@ -12,6 +12,7 @@ from diffdecide.app.results import markdown_table
 from diffdecide.files import write_text
 from diffdecide.policy import Policy
 from diffdecide.records import EvaluationResult
+from safety.caution import DEFAULT_MARGIN
 
 if TYPE_CHECKING:
     from safety.layout import EnvSpec
@@ -64,7 +65,7 @@ class RowsConfig:
     episodes: int = 100
     seed: int = 10_000
     workers: int = 1
-    margin: float = 0.03
+    margin: float = DEFAULT_MARGIN
     cost_limit: float = 25.0
     max_steps: int | None = None
 

@@ -11,6 +11,7 @@ import tyro
 from diffdecide.app.cli.bench_rewards import BenchRewards
 from diffdecide.app.cli.bench_safety import BenchConstrained, BenchSafeRL
 from diffdecide.app.cli.bench_steering import BenchSteering
+from safety.caution import DEFAULT_MARGIN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class BenchRows:
     seed: int = 10_000
     """Of the first episode; the same in every row."""
     workers: int = 1
-    margin: float = 0.03
+    margin: float = DEFAULT_MARGIN
     cost_limit: float = 25.0
     max_steps: int | None = None
     """End episodes earlier than the environment does."""
@@ -121,7 +122,7 @@ class BenchInstructions:
     seed: int = 10_000
     """Prompt i has seed SEED + i, in every row."""
     workers: int = 1
-    margin: float = 0.03
+    margin: float = DEFAULT_MARGIN
     cost_limit: float = 0.0
     max_steps: int | None = None
     limit: int | None = None

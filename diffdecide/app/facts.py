@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from diffdecide.train import FitResult, TrainConfig
 
 FILE = "facts.json"
+CRITIC_FILE = "critic.json"
 
 
 def training_facts(

@@ -29,6 +29,7 @@ def model_card(
     config: Mapping[str, Any],
     facts: Mapping[str, Any] | None,
     results: Mapping[str, Mapping[str, EvaluationResult]],
+    critic: Mapping[str, Any] | None = None,
 ) -> str:
     """Markdown: what it is, how it was made, how well it does, what it does not do.
 
@@ -36,12 +37,14 @@ def model_card(
         config: the model's own settings (`planner.json` or `cloning.json`).
         facts: what its training recorded, see `diffdecide.app.facts`; None: only the recipe is known.
         results: environment to rows of its table, by name.
+        critic: what the training of its critic recorded; None: it has none.
     """
     parts = [
         f"# {_TITLES[model.kind]}: {config['agent'].capitalize()}",
         _ABOUT[model.kind].format(agent=config["agent"].capitalize()),
         f"For {' and '.join(config['environments'])}. Goal space `{config['goal_space']}`.",
         _training(model, facts),
+        _critic(critic, config),
         _settings(model, config),
         _figures(model, results),
         "## Limits\nOnly for the environments above and their observations. Hazards that stand still; nothing is known "
@@ -85,6 +88,20 @@ def _training(model: Model, facts: Mapping[str, Any] | None) -> str:
         lines.append(f"diffdecide {shlex.join(step.command(_PLACES))}{minutes}")
     lines.append("```")
     return "\n".join(lines)
+
+
+def _critic(facts: Mapping[str, Any] | None, config: Mapping[str, Any]) -> str:
+    if facts is None:
+        return ""
+    shares = [f"{100 * value:.0f} % of the {name}'s" for name, value in facts["explained_variance"].items() if value]
+    weight = config.get("value_weight")
+    used = f"with weight {weight:g}" if weight else "only where `value_weight` is set"
+    return (
+        "## Critic\nForesees the discounted return and cost that follow a plan; it ranks candidates beside the plan "
+        f"cost, {used}. {facts['train']['steps']} steps of {facts['train']['batch_size']} windows of executed actions, "
+        f"seed {facts['seed']}, {facts['minutes']:.0f} minutes, {facts['parameters'] / 1e6:.2f} M parameters. On "
+        f"{facts['held_out_windows']} windows of held-out episodes it explains {' and '.join(shares)} variance."
+    )
 
 
 def _settings(model: Model, config: Mapping[str, Any]) -> str:

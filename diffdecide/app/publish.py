@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from diffdecide.app.facts import CRITIC_FILE as CRITIC_FACTS
 from diffdecide.app.facts import FILE as FACTS
 from diffdecide.app.facts import read_facts
 from diffdecide.app.model_cards import load_results, model_card
@@ -50,8 +51,9 @@ def write_card(model: Model, folder: Path, benchmarks: Path) -> None:
     """Write `folder/README.md` from the model's settings, its facts and the results in `benchmarks`."""
     config: dict[str, Any] = read_json(folder / _CONFIGS[model.kind])
     facts = read_facts(folder) if (folder / FACTS).is_file() else None
+    critic = read_json(folder / CRITIC_FACTS) if (folder / CRITIC_FACTS).is_file() else None
     results = load_results(benchmarks, model.environments)
-    write_text(folder / "README.md", model_card(model, config=config, facts=facts, results=results))
+    write_text(folder / "README.md", model_card(model, config=config, facts=facts, results=results, critic=critic))
 
 
 def _save(model: Model, run: Path, folder: Path) -> None:
@@ -67,4 +69,7 @@ def _save(model: Model, run: Path, folder: Path) -> None:
 
     planner = Planner.from_pretrained(run, **model.settings)
     planner.model.half()
+    if planner.critic is not None:
+        planner.critic.half()
+        shutil.copy(run / CRITIC_FACTS, folder / CRITIC_FACTS)
     planner.save_pretrained(folder)

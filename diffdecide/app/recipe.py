@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+# Just enough of everything: two episodes, so that one can be held out.
+_REHEARSAL = {"--episodes": "2", "--steps": "5", "--batch-size": "16"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
@@ -29,9 +32,13 @@ class Step:
         """Whether the command knows --resume (collecting goes on by itself)."""
         return self.words[0] == "train"
 
-    def command(self, places: Mapping[str, str]) -> list[str]:
-        """The words with data folder, run folder and number of workers filled in."""
-        return [word.format_map(places) for word in self.words]
+    def command(self, places: Mapping[str, str], *, rehearsal: bool = False) -> list[str]:
+        """The words with data folder, run folder and number of workers filled in; a rehearsal does very little."""
+        words = [word.format_map(places) for word in self.words]
+        if rehearsal:
+            for index in range(1, len(words)):
+                words[index] = _REHEARSAL.get(words[index - 1], words[index])
+        return words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +72,12 @@ def _train(name: str, what: str, data: tuple[str, ...], *more: str, minutes: flo
     return Step(name=name, words=("train", what, *files, "--out", f"{{runs}}/{name}", *more), minutes=minutes)
 
 
+def _critic(name: str, planner: str, data: tuple[str, ...], *more: str, minutes: float | None = None) -> Step:
+    files = tuple(f"{{data}}/{file}.hdf5" for file in data)
+    return Step(name=name, words=("train", "value", *files, "--planner", f"{{runs}}/{planner}", *more), minutes=minutes)
+
+
+_CRITIC = ("--steps", "2500", "--batch-size", "512", "--learning-rate", "6e-4", "--seed", "0")
 _PLANNER = ("--steps", "8000", "--batch-size", "512", "--learning-rate", "6e-4", "--seed", "0")
 _CLONING = ("--steps", "4000", "--batch-size", "512", "--learning-rate", "6e-4", "--seed", "0")
 
@@ -75,6 +88,8 @@ STEPS = (
     _collect("car_zones", "SafetyCarZones1-v0", 84, minutes=5.5),
     _train("point", "planner", ("point_goal", "point_zones"), *_PLANNER),
     _train("car", "planner", ("car_goal", "car_zones"), *_PLANNER),
+    _critic("point_critic", "point", ("point_goal", "point_zones"), *_CRITIC),
+    _critic("car_critic", "car", ("car_goal", "car_zones"), *_CRITIC),
     _train("point_cloning", "bc", ("point_goal", "point_zones"), *_CLONING),
     _train("car_cloning", "bc", ("car_goal", "car_zones"), *_CLONING),
     Step(
@@ -88,14 +103,14 @@ MODELS = (
         folder="point",
         kind="planner",
         run="point",
-        steps=("point_goal", "point_zones", "point"),
+        steps=("point_goal", "point_zones", "point", "point_critic"),
         environments=("SafetyPointGoal1-v0", "SafetyPointZones1-v0"),
     ),
     Model(
         folder="car",
         kind="planner",
         run="car",
-        steps=("car_goal", "car_zones", "car"),
+        steps=("car_goal", "car_zones", "car", "car_critic"),
         settings={"escapes": True, "stopped_cost": 2.0},
         environments=("SafetyCarGoal1-v0", "SafetyCarZones1-v0"),
     ),

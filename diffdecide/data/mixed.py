@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from diffdecide.data.windows import WindowDataset
 
@@ -39,3 +39,8 @@ class MixedWindows(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return {name: value[0] for name, value in self.__getitems__([index]).items()}
+
+    def split(self, share: float) -> tuple[Subset[dict[str, Tensor]], Subset[dict[str, Tensor]]]:
+        """The windows without, and those of, the last `share` of each part's episodes: no episode is on both sides."""
+        held = torch.cat([part.of_last_episodes(share) for part in self.parts])
+        return Subset(self, (~held).nonzero()[:, 0].tolist()), Subset(self, held.nonzero()[:, 0].tolist())

@@ -97,6 +97,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
         lengths = np.array([len(episode) for episode in episodes])
         ends = np.cumsum(lengths)
         self.steps = int(ends[-1])
+        self._ends = ends
         self._end = torch.from_numpy(np.repeat(ends, lengths))  # [N] where the episode of a step ends
         for key in ("observations", "actions"):
             widths = {getattr(episode, key).shape[1] for episode in episodes}
@@ -191,6 +192,17 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
     def trajectory_dim(self) -> int:
         """D, state dimensions (if any) in front of the action's."""
         return self.state_dim + self.action_dim
+
+    def of_last_episodes(self, share: float) -> Tensor:
+        """Which windows [len(self)] (bool) are of the last episodes: `share` of them, at least one, never all.
+
+        Raises:
+            DataError: a single episode cannot be divided.
+        """
+        if len(self._ends) < 2:
+            raise DataError("expected at least two episodes to hold some out, got one")
+        count = min(max(1, round(share * len(self._ends))), len(self._ends) - 1)
+        return self._starts >= int(self._ends[-count - 1])
 
     @property
     def labelled(self) -> int:

@@ -175,6 +175,7 @@ def test_pretrained_publishes_what_the_steps_made(trained, tmp_path, capsys):
     model = models_named(("point",))[0]
     runs, out = tmp_path / "runs", tmp_path / "models"
     shutil.copytree(trained, runs / model.run)
+    assert run("train", "value", sample_file(GOAL), "--planner", runs / model.run, *QUICK) == 0
     for name in model.steps:
         note = runs / "done" / f"{name}.json"
         note.parent.mkdir(exist_ok=True)
@@ -185,6 +186,8 @@ def test_pretrained_publishes_what_the_steps_made(trained, tmp_path, capsys):
     card = (out / "point" / "README.md").read_text()
     assert "2 steps of 8 windows, seed 0" in card
     assert "diffdecide train planner data/point_goal.hdf5" in card
+    assert "of held-out episodes it explains" in card
+    assert Planner.from_pretrained(out / "point", value_weight=0.1).critic is not None
     whole, half = Planner.from_pretrained(trained), Planner.from_pretrained(out / "point")
     for mine, theirs in zip(whole.model.parameters(), half.model.parameters(), strict=True):
         assert (mine.half().float() == theirs).all()
@@ -196,6 +199,18 @@ def test_pretrained_publishes_what_the_steps_made(trained, tmp_path, capsys):
     (out / "point" / "README.md").write_text("old")
     assert run(*words, "--cards") == 0
     assert (out / "point" / "README.md").read_text() == card
+
+
+def test_a_rehearsal_makes_a_model_from_nothing(tmp_path):
+    """Every step of the recipe of one model, for real, with next to no data and training."""
+    assert run("pretrained", "car_cloning", "--rehearse", tmp_path, "--workers", 1) == 0
+    assert sorted(path.stem for path in (tmp_path / "runs" / "done").iterdir()) == [
+        "car_cloning",
+        "car_goal",
+        "car_zones",
+    ]
+    assert len(list(read_hdf5(tmp_path / "data" / "car_zones.hdf5"))) == 2
+    assert isinstance(load_planner(tmp_path / "models" / "car_cloning"), CloningPlanner)
 
 
 def test_cards_show_results(trained, tmp_path):

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from diffdecide.data.ego_motion import poses, relative
 from diffdecide.data.episode import DataError, Episode
+from diffdecide.data.mixed import MixedWindows
 from diffdecide.data.returns import to_go
 from diffdecide.data.windows import WindowConfig, WindowDataset, WindowStatistics, resample
 
@@ -255,3 +256,14 @@ def test_bad_data_sets_are_refused():
 def test_bad_configs_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         WindowConfig(**change)
+
+
+def test_held_out_windows_are_of_whole_episodes():
+    lengths = (5, 7, 4, 6)
+    parts = [WindowDataset([episode(n, seed=n) for n in lengths], WindowConfig(), features=features) for _ in range(2)]
+    kept, held = MixedWindows(parts).split(0.25)
+    assert kept.indices == [*range(16), *range(22, 38)]
+    assert held.indices == [*range(16, 22), *range(38, 44)]
+    assert len(held.__getitems__([0, 11])["mask"]) == 2
+    with pytest.raises(DataError, match="at least two episodes"):
+        MixedWindows([WindowDataset([episode(5)], WindowConfig(), features=features)]).split(0.1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +38,10 @@ class Pretrained:
     """Only show the steps."""
     cards: bool = False
     """Only write the model cards again, from recorded facts and results."""
+    rehearse: Path | None = None
+    """Do every step with next to no data and training, all below this folder: minutes, to see that the way is clear."""
+
+    rehearsal: tyro.conf.Suppress[bool] = False
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -45,6 +49,10 @@ class Pretrained:
 
     def execute(self) -> int:
         models = models_named(self.models)
+        if self.rehearse is not None:
+            root = self.rehearse
+            own = replace(self, rehearse=None, data=root / "data", runs=root / "runs", out=root / "models")
+            return replace(own, rehearsal=True).execute()
         if self.list:
             self._show(models)
             return 0
@@ -72,7 +80,7 @@ class Pretrained:
         for step in steps_for(models):
             done = "done" if self._is_done(step) else "open"
             minutes = "" if step.minutes is None else f"  (about {step.minutes:g} min)"
-            print(f"{done}  diffdecide {' '.join(step.command(self._places()))}{minutes}")
+            print(f"{done}  diffdecide {' '.join(step.command(self._places(), rehearsal=self.rehearsal))}{minutes}")
 
     def _note(self, step: Step) -> Path:
         return self.runs / "done" / f"{step.name}.json"
@@ -86,7 +94,7 @@ class Pretrained:
         if self._is_done(step):
             print(f"{step.name}: done before")
             return
-        words = step.command(self._places()) + (["--resume"] if step.trains else [])
+        words = step.command(self._places(), rehearsal=self.rehearsal) + (["--resume"] if step.trains else [])
         print(f"{step.name}: diffdecide {' '.join(words)}", flush=True)
         began = time.perf_counter()
         # A process of its own: nothing of one step is left in the memory or the random state of the next.

@@ -153,9 +153,13 @@ def from_chosen(
     for name in ("chosen", "rejected"):
         if name not in rows[0]:
             raise PreferenceError(f"missing column {name!r}{nearest_name(name, rows[0])}: it has {', '.join(rows[0])}")
+    given = ("chosen", "rejected", *(name for name in ("prompt", "margin") if rows[0].get(name) is not None))
     swap = np.zeros(len(rows), bool) if rng is None else rng.uniform(size=len(rows)) < 0.5
     sides: list[tuple[list[np.ndarray], list[np.ndarray]]] = [([], []), ([], [])]
     for number, (row, turned) in enumerate(zip(rows, swap, strict=True)):
+        absent = [name for name in given if row.get(name) is None]
+        if absent:
+            raise PreferenceError(f"row {number}: {absent[0]}: expected a value as in row 0, got none")
         for name, place in (("chosen", int(turned)), ("rejected", 1 - int(turned))):
             part = row[name]
             if not isinstance(part, dict) or any(key not in part for key in names):
@@ -163,8 +167,8 @@ def from_chosen(
             for values, key in zip(sides[place], names, strict=True):
                 values.append(np.asarray(part[key], np.float32))
     extras = {}
-    if "prompt" in rows[0]:
+    if "prompt" in given:
         extras["prompt"] = np.array([str(row["prompt"]) for row in rows], dtype=object)
-    if "margin" in rows[0]:
+    if "margin" in given:
         extras["margin"] = np.array([row["margin"] for row in rows], np.float32)
     return Preferences(Segments.of(*sides[0]), Segments.of(*sides[1]), np.where(swap, 0.0, 1.0), **extras)

@@ -1,12 +1,15 @@
 """Other projects' formats, and pickles that want more than numbers."""
 
+import json
 import pickle
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
+from diffdecide.app.cli.main import main
 from reward_models.importers import from_chosen, from_fragments, from_indices, load_index_array, qlearning_rows
+from reward_models.preference_files import read_preferences
 from reward_models.preferences import PreferenceError
 
 OBS = np.arange(40, dtype=np.float32).reshape(20, 2)
@@ -93,3 +96,22 @@ def test_chosen_and_rejected():
     assert from_chosen(rows).label.tolist() == [1.0] * 40
     with pytest.raises(PreferenceError, match=r"'chosen'; did you mean 'choosen'"):
         from_chosen([{"choosen": 1, "rejected": 1}])
+
+
+def test_the_command_takes_chosen_and_rejected(tmp_path, capsys):
+    part = lambda rows: {"obs": OBS[rows].tolist(), "act": ACT[rows].tolist()}  # noqa: E731
+    rows = [{"chosen": part(slice(0, 2)), "rejected": part(slice(2, 4)), "prompt": "go"} for _ in range(6)]
+    lines, out = tmp_path / "data.jsonl", tmp_path / "pairs.parquet"
+    lines.write_text("\n".join(json.dumps(row) for row in rows))
+    assert main(["label", "chosen", str(lines), "--out", str(out)]) == 0
+    data = read_preferences(out)
+    assert data.prompt.tolist() == ["go"] * 6
+    for row in range(6):
+        preferred = data.first if data.label[row] == 1 else data.second
+        assert np.array_equal(preferred.segment(row)[0], OBS[:2])
+    out.unlink()
+    for change, message in (({"rejected": None}, "row 6: rejected"), ({"chosen": {"obs": []}}, "row 6: chosen")):
+        lines.write_text("\n".join(json.dumps(row) for row in [*rows, {**rows[0], **change}]))
+        assert main(["label", "chosen", str(lines), "--out", str(out)]) == 2
+        assert message in capsys.readouterr().err
+        assert not out.exists()

@@ -65,7 +65,7 @@ def loss_curve(
         # Standalone finds a free port; a master port of 0 is taken literally and waits for ever.
         launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     environment: Mapping[str, str] = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([*launcher, *words], env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run([*launcher, *words], env=environment, capture_output=True, text=True, timeout=3600)
     if done.returncode:
         raise RuntimeError(f"training on {processes} processes failed: {done.stderr[-800:]}")
     # The rows of a step are the batch of one process times the processes that ran: two half batches, not one.

@@ -106,7 +106,8 @@ class RewardBench:
         if fresh[0].metadata["env_id"] != self.env_id:
             other = fresh[0].metadata["env_id"]
             raise ValueError(f"{self.test}: episodes of {other}, those of {self.data} are of {self.env_id}")
-        both = sorted({e.seed for e in fresh} & {e.seed for e in self.episodes})
+        seeds = {episode.seed for episode in self.episodes}
+        both = sorted({e.seed for e in fresh if e.seed is not None and e.seed in seeds})
         if both:
             raise ValueError(f"{self.test}: seeds {both[:5]} are in {self.data} as well: test on other episodes")
         return fresh

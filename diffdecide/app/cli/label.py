@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from diffdecide.app.cli.label_import import LabelChosen, LabelImport
+
 if TYPE_CHECKING:
     from diffdecide.data.episode import Episode
 
@@ -163,64 +165,6 @@ class LabelExport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelImport:
-    """Import labels of Preference Transformer or Uni-RLHF: a label file and two index files over an episode file."""
-
-    data: Annotated[Path, tyro.conf.Positional]
-    """The D4RL or DSRL file that was labelled."""
-    labels: Path
-    """0 the first is preferred, 1 the second, -1 a tie; or two columns."""
-    indices_1: Path
-    indices_2: Path
-    out: Path
-    """Parquet file to write."""
-    segment: int = 100
-    """Steps of a segment (`len_query`)."""
-    indexing: Literal["file", "qlearning"] = "file"
-    """Whether indices count the steps of the file or of D4RL's qlearning_dataset, which leaves out last steps."""
-    allow_pickle: bool = False
-    """Read pickles, by a reader that knows numbers and arrays only."""
-
-    def execute(self) -> int:
-        import h5py
-        import numpy as np
-
-        from reward_models.importers import from_indices, load_index_array, qlearning_rows
-        from reward_models.preference_files import write_preferences
-
-        if not self.data.is_file() or not h5py.is_hdf5(self.data):
-            raise ValueError(f"{self.data}: expected an HDF5 file")
-        with h5py.File(self.data, "r") as file:
-            missing = [name for name in ("observations", "actions", "terminals") if name not in file]
-            if missing:
-                raise ValueError(f"{self.data}: missing keys {missing}, it has {sorted(file)}")
-            columns = {name: file[name][()] for name in ("observations", "actions", "terminals")}
-            timeouts = file["timeouts"][()] if "timeouts" in file else np.zeros_like(columns["terminals"])
-            costs = file["costs"][()].reshape(-1) if "costs" in file else None
-        ends = columns["terminals"].reshape(-1).astype(bool) | timeouts.reshape(-1).astype(bool)
-        rows = np.arange(len(ends))
-        if self.indexing == "qlearning":
-            rows = qlearning_rows(columns["terminals"], timeouts)
-            # Where a time-out is left out, the episode ends one step earlier.
-            ends = ends[rows] | np.append(np.diff(rows) > 1, True)
-        arrays = [load_index_array(p, allow_pickle=self.allow_pickle) for p in (self.labels, self.indices_1)]
-        data = from_indices(
-            columns["observations"][rows],
-            columns["actions"][rows],
-            ends,
-            arrays[0],
-            arrays[1],
-            load_index_array(self.indices_2, allow_pickle=self.allow_pickle),
-            length=self.segment,
-            costs=None if costs is None else costs[rows],
-            source=self.data.name,
-        )
-        write_preferences(data, self.out)
-        print(f"{len(data)} comparisons, {int((data.label == 0.5).sum())} ties; written to {self.out}")
-        return 0
-
-
-@dataclass(frozen=True, kw_only=True)
 class LabelCheck:
     """Check a preference data set and report repeated and contradictory comparisons."""
 
@@ -282,6 +226,7 @@ COMMANDS = {
     "page": LabelPage,
     "export": LabelExport,
     "import": LabelImport,
+    "chosen": LabelChosen,
     "check": LabelCheck,
     "rewards": LabelRewards,
 }

@@ -1,4 +1,7 @@
-"""Networks against each other: the return they reach and the time they take, everything else equal."""
+"""Planners against each other: the return they reach and the time they take, everything but their folders equal.
+
+Networks are compared so, and settings: copies of one planner whose planner.json differ.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffdecide.app.facts import FILE as FACTS
+from diffdecide.app.facts import read_facts
 from diffdecide.app.results import markdown_table
 from diffdecide.files import read_json, write_json, write_text
 from diffdecide.intervals import Interval
@@ -67,6 +72,7 @@ def compare_denoisers(config: DenoisersConfig, out: Path) -> str:
             "plan_ms": latency["plan_ms"],
             "network_ms": latency["parts"]["network calls"]["ms_per_plan"],
             "episodes": len(result.episodes),
+            "training_steps": _training_steps(Path(folder)),
         }
         write_json(out / FILE, {"rows": rows, "env": config.env, "seed": config.seed, "meta": provenance()})
     return write_table(out)
@@ -75,16 +81,31 @@ def compare_denoisers(config: DenoisersConfig, out: Path) -> str:
 def write_table(folder: Path) -> str:
     """Write `folder/table.md` from `folder/denoisers.json`, and return it."""
     content = read_json(folder / FILE)
-    titles = ["", "parameters", "return", "cost", "stuck", "plan, ms (median)", "p95", "network calls, ms a plan"]
+    titles = [
+        "",
+        "parameters",
+        "training steps",
+        "return",
+        "cost",
+        "stuck",
+        "plan, ms (median)",
+        "p95",
+        "network calls, ms a plan",
+    ]
     lines = []
     for name, row in content["rows"].items():
-        cells = [name, f"{row['parameters'] / 1e6:.2f} M"]
+        cells = [name, f"{row['parameters'] / 1e6:.2f} M", row.get("training_steps")]
         cells += [None if row[k] is None else str(_interval(row[k])) for k in ("return", "cost", "stuck")]
         cells += [f"{row['plan_ms']['median']:.1f}", f"{row['plan_ms']['p95']:.1f}", f"{row['network_ms']:.1f}"]
         lines.append(cells)
     text = f"`{content['env']}`, seeds from {content['seed']}, one thread.\n\n" + markdown_table(titles, lines)
     write_text(folder / "table.md", text)
     return text
+
+
+def _training_steps(folder: Path) -> int | None:
+    """What the model's facts say; None where they are missing."""
+    return int(read_facts(folder)["train"]["steps"]) if (folder / FACTS).is_file() else None
 
 
 def _dict(interval: Interval | None) -> dict[str, Any] | None:

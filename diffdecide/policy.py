@@ -43,6 +43,19 @@ class PrivilegedPolicy(Protocol):
 
 
 @runtime_checkable
+class OutcomePolicy(Protocol):
+    """A policy that is told what every step came to, its reward included.
+
+    For methods that are defined that way (a decision transformer is asked for the return that is still missing). Ours
+    see observations only.
+    """
+
+    def outcome(self, action: np.ndarray, reward: float, cost: float) -> None:
+        """The action [A] that was executed, which a filter may have changed, and what it earned and cost."""
+        ...
+
+
+@runtime_checkable
 class TaskPolicy(Protocol):
     """A policy that is given the task itself (`GoalSpace.encode(task)`, the ceiling of the language bridge)."""
 

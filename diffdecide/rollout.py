@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffdecide.policy import Action, InstructedPolicy, Policy, PrivilegedPolicy, TaskPolicy
+from diffdecide.policy import Action, InstructedPolicy, OutcomePolicy, Policy, PrivilegedPolicy, TaskPolicy
 from diffdecide.records import EpisodeRecord
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def rollout(
 ) -> EpisodeRecord:
     """Play one episode and judge it.
 
-    The policy gets the observation, and with `observe_cost` the cost of the step before; never `info`. With a task,
-    the episode ends as soon as it has succeeded or failed.
+    The policy gets the observation, and with `observe_cost` the cost of the step before; never `info`. Only an
+    `OutcomePolicy` is told rewards. With a task, the episode ends as soon as it has succeeded or failed.
 
     Args:
         env: from `safety.envs.make`.
@@ -81,6 +81,7 @@ def rollout(
 
         judge = TaskJudge(episode.task)
 
+    told = policy if isinstance(policy, OutcomePolicy) else None
     tally = _Tally()
     verdict: Verdict | None = None
     cost = 0.0
@@ -90,8 +91,11 @@ def rollout(
         action = policy.act(np.array(observation, copy=True), cost if observe_cost else None)
         tally.times["control_ms"].append(1e3 * (time.perf_counter() - started))
         before = observation
-        observation, reward, terminated, truncated, info = env.step(_checked(action, spec, index))
+        executed = _checked(action, spec, index)
+        observation, reward, terminated, truncated, info = env.step(executed)
         cost = float(info["cost"])
+        if told is not None:
+            told.outcome(executed, float(reward), cost)
         scene, inside = _scene(env), frozenset(_inside(info))
         tally.add(action, float(reward), cost, goal_met=bool(info.get("goal_met", False)))
         if scene is not None:

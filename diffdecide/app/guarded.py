@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffdecide.policy import Action, Policy, PrivilegedPolicy
+from diffdecide.policy import Action, OutcomePolicy, Policy, PrivilegedPolicy
 
 if TYPE_CHECKING:
     import gymnasium
 
+    from safety.guard import Guard
     from safety.layout import EnvSpec
 
 
@@ -32,18 +33,26 @@ class GuardedPolicy:
         Raises:
             ValueError: the task has no geometry to guard by.
         """
-        from safety.guard import GeometricGuard
-
         if self._for != spec.id:
-            self._guard = GeometricGuard(spec, margin=self.margin)
+            self._guard = self._make_guard(spec)
             self._for = spec.id
         self._guard.reset()
         self.policy.reset(spec, seed=seed)
+
+    def _make_guard(self, spec: EnvSpec) -> Guard:
+        from safety.guard import GeometricGuard
+
+        return GeometricGuard(spec, margin=self.margin)
 
     def bind(self, env: gymnasium.Env) -> None:
         """Hand the environment to a privileged policy; the guard keeps to the observations."""
         if isinstance(self.policy, PrivilegedPolicy):
             self.policy.bind(env)
+
+    def outcome(self, action: np.ndarray, reward: float, cost: float) -> None:
+        """Tell the policy what was executed and what it came to, where it asks for that."""
+        if isinstance(self.policy, OutcomePolicy):
+            self.policy.outcome(action, reward, cost)
 
     def act(self, observation: np.ndarray, cost: float | None = None) -> Action:
         proposed = self.policy.act(observation, cost)

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from diffdecide.app.bench.safe_rl import METHODS, SafeRLConfig, cells, open_folder, run
+from diffdecide.app.bench.safe_rl import SafeRLConfig, cells, open_folder, run
+from diffdecide.app.bench.safe_rl_methods import METHODS
 from diffdecide.app.bench.safe_rl_report import bootstrap_tail, write_report
 from diffdecide.app.cli.main import main
 from diffdecide.data.episode import Episode

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from diffdecide.app.bench.timing import Stopwatch
 from diffdecide.policy import Action
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class FlatCloningPolicy:
 def train_flat_cloning(
     episodes: Sequence[Episode], out: Path, *, seed: int, seconds: float, safe_below: float | None = None
 ) -> dict[str, Any]:
-    """Train for `seconds` of wall-clock time, on all episodes or on those whose cost is at most `safe_below`.
+    """Train for `seconds` of processor time, on all episodes or on those whose cost is at most `safe_below`.
 
     Raises:
         ValueError: no episode is left.
@@ -122,8 +123,6 @@ def train_flat_cloning(
     if not chosen:
         lowest = min((e.total_cost for e in episodes), default=float("nan"))
         raise ValueError(f"no episode costs at most {safe_below}; the cheapest of {len(episodes)} costs {lowest}")
-    import time
-
     observations = torch.from_numpy(np.concatenate([e.observations for e in chosen]))
     actions = torch.from_numpy(np.concatenate([e.actions for e in chosen]))
     config = FlatCloningConfig(observation_dim=observations.shape[1], action_dim=actions.shape[1])
@@ -131,8 +130,8 @@ def train_flat_cloning(
     model.set_normaliser(observations, actions)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)
     generator = torch.Generator().manual_seed(seed)
-    began, steps, loss = time.monotonic(), 0, float("nan")
-    while (spent := time.monotonic() - began) < seconds or steps == 0:
+    watch, steps, loss = Stopwatch(), 0, float("nan")
+    while (spent := watch.spent) < seconds or steps == 0:
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * max(0.02, 1 - spent / seconds)
         rows = torch.randint(len(observations), (512,), generator=generator)
@@ -142,4 +141,4 @@ def train_flat_cloning(
         optimizer.step()
         steps, loss = steps + 1, float(parts["loss"].detach())
     model.save_pretrained(out)
-    return {"steps": steps, "seconds": spent, "loss": loss, "episodes": len(chosen)}
+    return {"steps": steps, "seconds": spent, "wall": watch.wall, "loss": loss, "episodes": len(chosen)}

@@ -1,7 +1,8 @@
 """The safe-RL benchmark: tasks x methods x training seeds x cost limits, cell by cell, resumable.
 
 A cell is one file; what is finished is never done again, and the table is made from whatever is there, saying of every
-other cell that it was not run and why. Scores follow DSRL (`safety.costs`).
+other cell that it was not run and why. Scores follow DSRL (`safety.costs`). Several machines share a folder and the
+work by `shard`.
 """
 
 from __future__ import annotations
@@ -9,73 +10,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from diffdecide.app.bench.flat_cloning import FlatCloningPolicy, train_flat_cloning
-from diffdecide.app.guarded import GuardedFactory
+from diffdecide.app.bench.safe_rl_methods import METHODS, Cell, Means, build
 from diffdecide.files import read_json, write_json
 from diffdecide.records import EvaluationResult, provenance
 
-if TYPE_CHECKING:
-    from diffdecide.policy import Policy
-
-VERSION = 1
+VERSION = 2
 MARK = "safe_rl.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodSpec:
-    """One row.
-
-    Attributes:
-        title: in the table.
-        base: "planner", "bc", or a name of `diffdecide.app.policies.BASELINES`.
-        guarded: behind the geometric filter.
-        settings: overrides of `PlannerConfig`.
-        safe_only: cloning takes only episodes whose cost is within the limit.
-        uses_limit: what it does depends on the cost limit; of other methods the limits share their episodes.
-        trained: it is trained, and so run for every training seed.
-    """
-
-    title: str
-    base: str
-    guarded: bool = False
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    safe_only: bool = False
-    uses_limit: bool = False
-    trained: bool = False
-
-
-METHODS: dict[str, MethodSpec] = {
-    "ours": MethodSpec(title="**planner + filter**", base="planner", guarded=True),
-    "ours-no-filter": MethodSpec(title="planner, no filter", base="planner"),
-    "ours-no-projection": MethodSpec(
-        title="planner + filter, no cost guidance or projection", base="planner", guarded=True,
-        settings={"project": False, "clearance_guidance": 0.0},
-    ),
-    "ours-no-ranking": MethodSpec(
-        title="planner + filter, no ranking", base="planner", guarded=True,
-        settings={"candidates": 1, "warm_share": 0.0},
-    ),
-    "ours-gaussian": MethodSpec(
-        title="Gaussian candidates + filter", base="planner", guarded=True, settings={"proposal": "gaussian"}
-    ),
-    "bc": MethodSpec(title="BC", base="bc", trained=True),
-    "bc-filter": MethodSpec(title="BC + filter", base="bc", guarded=True, trained=True),
-    "bc-safe": MethodSpec(title="BC-Safe", base="bc", safe_only=True, uses_limit=True, trained=True),
-    "bc-safe-filter": MethodSpec(
-        title="BC-Safe + filter", base="bc", guarded=True, safe_only=True, uses_limit=True, trained=True
-    ),
-    "proportional": MethodSpec(title="proportional controller", base="proportional"),
-    "proportional-filter": MethodSpec(title="proportional controller + filter", base="proportional", guarded=True),
-    "random": MethodSpec(title="random", base="random"),
-    "random-filter": MethodSpec(title="random + filter", base="random", guarded=True),
-    "mpc": MethodSpec(title="MPC on ground truth (ceiling)", base="mpc"),
-}  # fmt: skip
+# What one cell may fail by without costing the others.
+FAILURES = (ValueError, ImportError, RuntimeError, FloatingPointError, OSError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +34,9 @@ class SafeRLConfig:
         limits: cost limits, run-time inputs of the methods that use one.
         training_seeds: of the methods that are trained.
         episodes: per cell; cell seeds are the same for all methods.
-        seconds: wall-clock training time per model.
+        seconds: training time per model, of one core.
         margin: m, of the filter.
+        shard: (i, n): run the i-th of n parts (1 is the first); cells that share a model are in one part.
     """
 
     envs: tuple[str, ...] = ("SafetyPointGoal1-v0",)
@@ -102,6 +50,7 @@ class SafeRLConfig:
     margin: float = 0.03
     workers: int = 1
     max_steps: int | None = None
+    shard: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.methods if name not in METHODS]
@@ -117,6 +66,10 @@ class SafeRLConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not (np.isfinite(self.seconds) and self.seconds > 0):
             raise ValueError(f"seconds must be a positive number, got {self.seconds}")
+        if not (np.isfinite(self.margin) and self.margin >= 0):
+            raise ValueError(f"margin must be a finite number of metres >= 0, got {self.margin}")
+        if not 1 <= self.shard[0] <= self.shard[1]:
+            raise ValueError(f"shard must be (i, n) with 1 <= i <= n, got {self.shard}")
         for env, file in self.data.items():
             if not Path(file).exists():
                 raise ValueError(f"no such data file for {env}: {file}")
@@ -127,25 +80,6 @@ class SafeRLConfig:
         return {name: getattr(self, name) for name in names}
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One method in one environment, with one training seed and one limit (None: it makes no difference)."""
-
-    env: str
-    method: str
-    training_seed: int | None
-    limit: float | None
-
-    @property
-    def name(self) -> str:
-        seed = "" if self.training_seed is None else f"_seed{self.training_seed}"
-        limit = "" if self.limit is None else f"_limit{self.limit:g}"
-        return f"{self.method}{seed}{limit}"
-
-    def file(self, out: Path) -> Path:
-        return out / self.env / f"{self.name}.json"
-
-
 def cells(config: SafeRLConfig) -> list[Cell]:
     """All cells, in the order in which they are run: every method once before any is repeated."""
     result = []
@@ -153,11 +87,49 @@ def cells(config: SafeRLConfig) -> list[Cell]:
         for env in config.envs:
             for name in config.methods:
                 method = METHODS[name]
-                if seed_index and not method.trained:
+                trained = method.is_trained(env)
+                if seed_index and not trained:
                     continue
-                for limit in config.limits if method.uses_limit else (None,):
-                    result.append(Cell(env, name, seed if method.trained else None, limit))
+                for limit in config.limits if method.heeds_limit(env) else (None,):
+                    result.append(Cell(env, name, seed if trained else None, limit))
     return result
+
+
+def own_cells(config: SafeRLConfig) -> list[Cell]:
+    """The cells of this config's shard: the same for every call, so that machines need not talk to each other."""
+    part, parts = config.shard
+    groups: dict[tuple[str, str], int] = {}
+    chosen = []
+    for cell in cells(config):
+        group = groups.setdefault((cell.env, cell.model or cell.name), len(groups))
+        if group % parts == part - 1:
+            chosen.append(cell)
+    return chosen
+
+
+def check_data(config: SafeRLConfig) -> None:
+    """Refuse data files that do not fit before any work is spent.
+
+    Raises:
+        ValueError: (DataError) a file that cannot be read, has no costs, or is of another environment.
+    """
+    from diffdecide.data.readers import HDF5Source
+    from safety.envs import spec
+
+    for env, file in config.data.items():
+        if Path(file).suffix not in (".hdf5", ".h5"):
+            continue  # Minari and OmniSafe: told when they are read
+        with HDF5Source(file) as source:
+            named, first = source.metadata(0).get("env_id", env), source[0]
+        known = spec(env)
+        got = first.observations.shape[1], first.actions.shape[1]
+        if named != env:
+            raise ValueError(f"{file} holds episodes of {named}, it was named for {env}")
+        if got != (known.observation_dim, known.action_dim):
+            raise ValueError(
+                f"{file}: {env} has observations of {known.observation_dim} and actions of {known.action_dim} values, "
+                f"got {got[0]} and {got[1]}"
+            )
 
 
 def open_folder(config: SafeRLConfig, out: Path) -> None:
@@ -181,34 +153,35 @@ def open_folder(config: SafeRLConfig, out: Path) -> None:
 
 
 def run(config: SafeRLConfig, out: Path, *, told: Callable[[str], None] = print) -> dict[str, str]:
-    """Run all cells that are not finished; which ones could not be run, and why.
+    """Run all cells of this shard that are not finished; which ones could not be run, and why.
 
     A cell that fails does not cost the others; its reason goes into the table. Interrupt and call again at will.
+
+    Raises:
+        ValueError: a data file that does not fit, or a folder of another version or with other settings.
     """
+    check_data(config)
     open_folder(config, out)
-    todo, failed = cells(config), dict(_reasons(out))
-    began, worked = time.monotonic(), 0
+    failed: dict[str, str] = {}
+    todo = [cell for cell in own_cells(config) if not _is_done(cell.file(out), config.episodes)]
+    began = time.monotonic()
     for index, cell in enumerate(todo):
-        file = cell.file(out)
-        label = f"{cell.env}/{cell.name}"
-        if _is_done(file, config.episodes):
-            continue
-        minutes = (time.monotonic() - began) / max(1, worked) * (len(todo) - index) / 60
-        told(f"[{index + 1}/{len(todo)}{f', about {minutes:.0f} min left' if worked else ''}] {label}")
+        minutes = (time.monotonic() - began) / max(1, index) * (len(todo) - index) / 60
+        told(f"[{index + 1}/{len(todo)}{f', about {minutes:.0f} min left' if index else ''}] {cell.label}")
         try:
             run_cell(cell, config, out)
-            failed.pop(label, None)
-        except (ValueError, ImportError, RuntimeError) as error:
-            failed[label] = str(error)
-            told(f"  left out: {error}")
-        worked += 1
-        write_json(out / "not_run.json", failed)
+            cell.reason_file(out).unlink(missing_ok=True)
+        except FAILURES as error:
+            failed[cell.label] = reason = " ".join(str(error).split()) or type(error).__name__
+            told(f"  left out: {reason}")
+            write_json(cell.reason_file(out), {"reason": reason})
     return failed
 
 
-def _reasons(out: Path) -> Mapping[str, str]:
-    file = out / "not_run.json"
-    return read_json(file) if file.exists() else {}
+def why_not(cell: Cell, out: Path) -> str | None:
+    """Why a cell could not be run; None where it was, or was never tried."""
+    file = cell.reason_file(out)
+    return str(read_json(file)["reason"]) if file.exists() else None
 
 
 def _is_done(file: Path, episodes: int) -> bool:
@@ -219,12 +192,24 @@ def run_cell(cell: Cell, config: SafeRLConfig, out: Path) -> EvaluationResult:
     """Train if need be, then evaluate into the cell's file.
 
     Raises:
+        ImportError: the method needs a package that is missing.
         ValueError: the method cannot be run in this environment.
+        EvaluationError: (RuntimeError) an episode failed or a worker died; finished episodes are kept.
     """
+    from diffdecide.app.policies import check_policy
     from diffdecide.evaluate import evaluate
+    from safety.envs import spec
 
-    method = METHODS[cell.method]
-    factory = _factory(cell, method, config, out)
+    limit = min(config.limits) if cell.limit is None else cell.limit
+    means = Means(
+        file=config.data.get(cell.env),
+        models=out / cell.env / "models",
+        seconds=config.seconds,
+        margin=config.margin,
+        default_limit=min(config.limits),
+    )
+    factory = build(cell, means)
+    check_policy(factory, spec(cell.env))
     return evaluate(
         cell.env,
         factory,
@@ -232,52 +217,8 @@ def run_cell(cell: Cell, config: SafeRLConfig, out: Path) -> EvaluationResult:
         seed=config.seed,
         workers=config.workers,
         max_steps=config.max_steps,
-        cost_limit=cell.limit or min(config.limits),
+        cost_limit=limit,
         out=cell.file(out),
         resume=True,
         settings={"method": cell.method, "training_seed": cell.training_seed, "limit": cell.limit},
     )
-
-
-def _factory(cell: Cell, method: MethodSpec, config: SafeRLConfig, out: Path) -> Callable[[], Policy]:
-    factory: Callable[[], Policy]
-    if method.base == "planner":
-        from diffdecide.app.agent import AgentConfig
-        from diffdecide.app.agent_policy import PolicyConfig, agent_policy, find_planner
-
-        # The agent's own filter, which its plans are made for; the guard is for everybody else.
-        operator = AgentConfig(margin=config.margin, filtered=method.guarded)
-        folder = str(find_planner("default", cell.env))
-        return partial(agent_policy, PolicyConfig(planner=folder, agent=operator, settings=method.settings))
-    if method.base == "bc":
-        factory = partial(FlatCloningPolicy, str(_trained(cell, method, config, out)))
-    else:
-        from diffdecide.app.policies import baseline_factory
-
-        factory = baseline_factory(method.base, filtered=False, margin=config.margin)
-    factory = GuardedFactory(factory, config.margin) if method.guarded else factory
-    from diffdecide.app.policies import check_policy
-    from safety.envs import spec
-
-    check_policy(factory, spec(cell.env))
-    return factory
-
-
-def _trained(cell: Cell, method: MethodSpec, config: SafeRLConfig, out: Path) -> Path:
-    """The cloned policy of this cell; with and without filter it is the same one."""
-    if cell.env not in config.data:
-        raise ValueError(f"no data file for {cell.env}: name one with --data")
-    kind = f"bc-safe{cell.limit:g}" if method.safe_only else "bc"
-    folder = out / cell.env / "models" / f"{kind}_seed{cell.training_seed}"
-    if not (folder / "training.json").exists():
-        from diffdecide.data.readers import read
-
-        facts = train_flat_cloning(
-            list(read(config.data[cell.env])),
-            folder,
-            seed=int(cell.training_seed or 0),
-            seconds=config.seconds,
-            safe_below=cell.limit if method.safe_only else None,
-        )
-        write_json(folder / "training.json", facts)
-    return folder

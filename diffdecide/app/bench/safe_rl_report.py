@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from diffdecide.app.bench.safe_rl import METHODS, Cell, SafeRLConfig, cells
+from diffdecide.app.bench.ours import is_embedded
+from diffdecide.app.bench.safe_rl import SafeRLConfig, cells, why_not
+from diffdecide.app.bench.safe_rl_methods import METHODS, Cell
 from diffdecide.app.plots import plot_cost_distribution, plot_return_against_cost
 from diffdecide.app.results import markdown_table
 from diffdecide.files import read_json, write_json, write_text
 from diffdecide.intervals import bootstrap_mean
 from diffdecide.records import EvaluationResult, provenance
-from safety.costs import SCORE_RANGES, cvar, normalised_score, score_range
+from safety.costs import COST_LIMITS, SCORE_RANGES, cvar, normalised_score, score_range
 
 # Normalised return and cost at limit 10 as published in FISOR (Zheng et al., 2024), for orientation: other data sets,
 # other physics, means over their seeds.
@@ -25,6 +27,11 @@ PUBLISHED: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "SafetyCarButton1-v0": {"FISOR": (-0.02, 0.26)},
     "SafetyCarPush1-v0": {"FISOR": (0.28, 0.28)},
 }  # fmt: skip
+
+# Raw return and cost of online learning in OmniSafe's table (J. Ji et al., 2023), 1e7 environment steps, no data set.
+ONLINE: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "SafetyPointGoal1-v0": {"PPO": (25.4, 55.7), "TRPO-PID": (19.2, 21.4), "PPO-Lag": (13.0, 25.8)},
+}
 
 
 def bootstrap_tail(costs: np.ndarray, *, share: float = 0.1, resamples: int = 2000, seed: int = 0) -> dict[str, float]:
@@ -38,7 +45,6 @@ def bootstrap_tail(costs: np.ndarray, *, share: float = 0.1, resamples: int = 20
 def summarise(config: SafeRLConfig, out: Path) -> dict[str, Any]:
     """Figures of every environment, method and limit, pooled over training seeds; None for what was not run."""
     pooled: dict[str, dict[str, dict[str, Any]]] = {}
-    reasons = read_json(out / "not_run.json") if (out / "not_run.json").exists() else {}
     by_key: dict[tuple[str, str, float | None], list[Cell]] = {}
     for cell in cells(config):
         by_key.setdefault((cell.env, cell.method, cell.limit), []).append(cell)
@@ -50,8 +56,8 @@ def summarise(config: SafeRLConfig, out: Path) -> dict[str, Any]:
                 seeds.append(cell.training_seed)
         for wanted in config.limits if limit is None else (limit,):
             entry = pooled.setdefault(env, {}).setdefault(name, {})
-            why = [reasons[f"{env}/{c.name}"] for c in group if f"{env}/{c.name}" in reasons]
-            entry[f"{wanted:g}"] = _figures(env, rows, wanted, seeds) if rows else {"not_run": (why or ["not run"])[0]}
+            why = [reason for cell in group if (reason := why_not(cell, out)) is not None]
+            entry[f"{wanted:g}"] = _figures(env, rows, wanted, seeds) if rows else {"not_run": (why or [""])[0]}
     return pooled
 
 
@@ -88,7 +94,7 @@ def write_report(config: SafeRLConfig, out: Path) -> str:
     for env, methods in summary.items():
         for limit in config.limits:
             parts.append(f"### {env}, cost limit {limit:g}\n\n{_table(env, methods, f'{limit:g}')}")
-        parts.append(_published(env))
+        parts += [_average(env, methods, config), _training(env, config, out), _published(env)]
         _draw(env, methods, config, out)
     if config.data:
         parts.append("### Data\n\n" + data_table(config.data))
@@ -107,8 +113,10 @@ def _table(env: str, methods: Mapping[str, Any], limit: str) -> str:
     for name, limits in methods.items():
         figures = limits.get(limit)
         if figures is None or "not_run" in figures:
-            reason = "not run" if figures is None else f"not run: {figures['not_run']}"
-            rows.append([METHODS[name].title, reason, *[None] * (len(titles) - 2)])
+            reason = "" if figures is None else figures["not_run"]
+            rows.append(
+                [METHODS[name].title, f"not run: {reason}" if reason else "not run", *[None] * (len(titles) - 2)]
+            )
             continue
         score = figures["normalised_return"]
         rows.append(
@@ -134,9 +142,54 @@ def _interval(value: Mapping[str, Any]) -> str:
     return f"{value['mean']:.3g} [{low:.3g}, {high:.3g}]"
 
 
+def _average(env: str, methods: Mapping[str, Any], config: SafeRLConfig) -> str:
+    """DSRL's own figure: normalised return and cost averaged over its three limits; empty where one was not asked."""
+    if not set(COST_LIMITS) <= set(config.limits):
+        return ""
+    rows: list[list[Any]] = []
+    for name, limits in methods.items():
+        found = [limits.get(f"{limit:g}", {"not_run": ""}) for limit in COST_LIMITS]
+        if any("not_run" in figures for figures in found):
+            continue
+        scores = [figures["normalised_return"] for figures in found]
+        score = None if None in scores else f"{np.mean(scores):.2f}"
+        rows.append([METHODS[name].title, score, f"{np.mean([f['normalised_cost'] for f in found]):.2f}"])
+    if not rows:
+        return ""
+    limits_told = ", ".join(f"{limit:g}" for limit in COST_LIMITS)
+    return f"{env}, mean over the limits {limits_told}:\n\n" + markdown_table(["method", "R̂", "Ĉ"], rows)
+
+
+def _training(env: str, config: SafeRLConfig, out: Path) -> str:
+    """What was trained, for how long and how many steps."""
+    files = {cell.model: out / env / "models" / cell.model / "training.json" for cell in cells(config) if cell.model}
+    files |= {file.parent.name: file for file in sorted((out / env / "models").glob("filter_*/training.json"))}
+    rows: list[list[Any]] = []
+    for name, file in files.items():
+        if file.exists() and file.parent.parent.parent.name == env:
+            facts = read_json(file)
+            rows.append([name, facts["steps"], f"{facts['seconds']:.0f}", facts.get("episodes")])
+    told = ""
+    if is_embedded(env) and any(METHODS[name].base == "ours" for name in config.methods):
+        told = (
+            "`ours` and its ablations are the embedded planner of this task, trained beforehand and longer than the "
+            "budget (its model card says how); `ours-budget` is the same planner trained like the others.\n\n"
+        )
+    if not rows:
+        return told
+    return told + f"Training in {env}:\n\n" + markdown_table(["model", "steps", "seconds", "episodes"], rows)
+
+
 def _published(env: str) -> str:
-    rows = [[name, f"{score:.2f}", f"{cost:.2f}"] for name, (score, cost) in PUBLISHED.get(env, {}).items()]
-    return "" if not rows else "Published at limit 10 (FISOR):\n\n" + markdown_table(["method", "R̂", "Ĉ"], rows)
+    parts = []
+    for title, table, names in (
+        ("Published at limit 10 (FISOR), other data", PUBLISHED, ["method", "R̂", "Ĉ"]),
+        ("Published, learned online in 1e7 steps (OmniSafe)", ONLINE, ["method", "return", "cost"]),
+    ):
+        rows = [[name, f"{first:g}", f"{second:g}"] for name, (first, second) in table.get(env, {}).items()]
+        if rows:
+            parts.append(f"{title}:\n\n" + markdown_table(names, rows))
+    return "\n".join(parts)
 
 
 def _draw(env: str, methods: Mapping[str, Any], config: SafeRLConfig, out: Path) -> None:

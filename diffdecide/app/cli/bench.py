@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from diffdecide.app.cli.bench_rewards import BenchRewards
+from diffdecide.app.cli.bench_sac_data import BenchSACData
 from diffdecide.app.cli.bench_safety import BenchConstrained, BenchSafeRL
 from diffdecide.app.cli.bench_steering import BenchSteering
 from safety.caution import DEFAULT_MARGIN
@@ -238,5 +239,6 @@ COMMANDS = {
     "steering": BenchSteering,
     "constrained": BenchConstrained,
     "safe-rl": BenchSafeRL,
+    "sac-data": BenchSACData,
     "table": BenchTable,
 }

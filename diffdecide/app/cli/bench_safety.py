@@ -64,7 +64,7 @@ class BenchSafeRL:
     """Folder of the results, such as benchmarks/safe_rl."""
     envs: tuple[str, ...] = ("SafetyPointGoal1-v0",)
     methods: tuple[str, ...] = ()
-    """Some of the names in `diffdecide.app.bench.safe_rl.METHODS`; all where none is named."""
+    """Some of the names in `diffdecide.app.bench.safe_rl_methods.METHODS`; all where none is named."""
     data: tuple[str, ...] = ()
     """Data files as ENV=FILE; DSRL's own files too."""
     limits: tuple[float, ...] = (10.0, 20.0, 40.0, 80.0)
@@ -72,18 +72,21 @@ class BenchSafeRL:
     episodes: int = 20
     seed: int = 10_000
     minutes: float = 10.0
-    """Training time per model, wall clock."""
+    """Training time per model: minutes of one core, which are minutes on the clock where nothing else runs."""
     margin: float = 0.03
     """Metres that the filter keeps."""
     workers: int = 1
     max_steps: int | None = None
     quick: bool = False
     """One training seed, limit 10, 5 episodes of at most 500 steps, half a minute of training: minutes, not hours."""
+    shard: str = "1/1"
+    """"2/3" runs the second of three parts: one part a machine, all into one shared folder or into copies of it."""
     table_only: bool = False
     """Make the table from what is there."""
 
     def execute(self) -> int:
-        from diffdecide.app.bench.safe_rl import METHODS, SafeRLConfig, open_folder, run
+        from diffdecide.app.bench.safe_rl import SafeRLConfig, open_folder, run
+        from diffdecide.app.bench.safe_rl_methods import METHODS
         from diffdecide.app.bench.safe_rl_report import write_report
         from diffdecide.files import require_writable_folder
         from safety.envs import spec
@@ -105,6 +108,7 @@ class BenchSafeRL:
             margin=self.margin,
             workers=self.workers,
             max_steps=500 if self.quick and self.max_steps is None else self.max_steps,
+            shard=_shard(self.shard),
         )
         require_writable_folder(self.out)
         failed = {}
@@ -115,3 +119,10 @@ class BenchSafeRL:
         print(write_report(config, self.out))
         print(f"written to {self.out}" + (f"; {len(failed)} cells could not be run" if failed else ""))
         return 0
+
+
+def _shard(text: str) -> tuple[int, int]:
+    part, sign, parts = text.partition("/")
+    if not (sign and part.isdecimal() and parts.isdecimal()):
+        raise ValueError(f"--shard expects I/N, such as 2/3, got {text!r}")
+    return int(part), int(parts)

@@ -125,7 +125,7 @@ class Agent:
         known = self.planner.config.environments
         if spec.id not in known:
             raise ValueError(f"this planner was trained for {', '.join(known)}, not for {spec.id}")
-        if self._spec is None or self._spec.id != spec.id:
+        if self._spec != spec:  # the sensor's errors count too
             if self.rewards:
                 learned = (reward.preference(spec, self.planner) for reward in self.rewards)
                 self.planner.preferences = (*self._own_preferences, *learned)

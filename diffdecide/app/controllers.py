@@ -50,7 +50,7 @@ class ControllerPolicy:
 
     def __init__(self, config: ControllerConfig | None = None) -> None:
         self.config = config or ControllerConfig()
-        self._for: str | None = None
+        self._for: EnvSpec | None = None
 
     def reset(self, spec: EnvSpec, *, seed: int) -> None:
         """Begin an episode.
@@ -58,9 +58,9 @@ class ControllerPolicy:
         Raises:
             ValueError: the agent has no fitted dynamics, or the task has no lidar.
         """
-        if self._for != spec.id:
+        if self._for != spec:  # the sensor's errors count too
             self._build(spec)
-            self._for = spec.id
+            self._for = spec
         self._tracker.reset()
         if self._controller is not None:
             self._controller.reset(seed=seed)

@@ -23,7 +23,7 @@ def scene(*objects):
         state=np.zeros(6),
         positions=np.array([entry[1:] for entry in objects], dtype=float).reshape(-1, 2),
         velocities=np.zeros((count, 2)),
-        kinds=np.array([KIND_ID[entry[0]] for entry in objects]),
+        kinds=np.array([KIND_ID[entry[0]] for entry in objects], dtype=np.int64),
         radii=np.full(count, 0.2),
         sigma=np.zeros(count),
     )

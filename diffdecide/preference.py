@@ -31,6 +31,13 @@ class SituatedScore(Protocol):
     def at(self, situation: Situation) -> PlanScore: ...
 
 
+@runtime_checkable
+class GuidingScore(Protocol):
+    """A score that knows a better guide than the gradient of its value."""
+
+    def guide(self, scale: float) -> Guide: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preference:
     """A score with its strength.
@@ -96,8 +103,10 @@ def score_guide(
     Args:
         scene: what the plans start from; make a new guide for each plan.
         rows: how a plan's H rows of motor commands become control steps.
-        scale, normalise: see `diffdecide.guidance.Guide`.
+        scale, normalise: see `diffdecide.guidance.Guide`; a `GuidingScore` has its own rule.
     """
+    if isinstance(score, GuidingScore):
+        return score.guide(scale)
     dynamics = dynamics_for(agent) if isinstance(agent, str) else agent
     state = torch.as_tensor(np.asarray(scene.state), dtype=torch.float32)
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffdecide.guidance import Guide
 from diffdecide.plan import PlanRows
 from diffdecide.preference import PlanScore, Situation
 from reward_models.model import RewardModel
@@ -40,10 +41,16 @@ class LearnedPlanScore:
 
     def __call__(self, scene: Scene, states: Tensor, actions: Tensor) -> Tensor:
         """Scores [C] of plans: states [C, T, 6] after each action, actions [C, T, 2] in the environment's bounds."""
-        now = torch.as_tensor(np.asarray(scene.state), dtype=states.dtype).expand(len(states), 1, 6)
-        before = torch.cat([now, states[:, :-1]], 1)
         prompt = None if self.prompt is None else self.prompt.expand(len(states), -1)
-        return self.model.predict(self.observe(scene, before), actions.to(states.dtype), prompt=prompt).reward.sum(1)
+        return self.model.predict(
+            imagined(self.observe, scene, states), actions.to(states.dtype), prompt=prompt
+        ).reward.sum(1)
+
+
+def imagined(observe: PlanObservations, scene: Scene, states: Tensor) -> Tensor:
+    """What would be observed before each action [C, T, o] of plans that lead to states [C, T, 6]."""
+    now = torch.as_tensor(np.asarray(scene.state), dtype=states.dtype).expand(len(states), 1, 6)
+    return observe(scene, torch.cat([now, states[:, :-1]], 1))
 
 
 class RelativePlanScore:
@@ -79,11 +86,19 @@ class RelativePlanScore:
         placed._encoded = self.reward.encode(situation)
         return placed
 
+    def guide(self, scale: float) -> Guide:
+        """See `RelativeReward.transport`: at a scale of 1 the base planner plans as the expert does."""
+        self._require_situation()
+        return self.reward.transport(self._encoded, scale)
+
     def __call__(self, scene: Scene, states: Tensor, actions: Tensor) -> Tensor:
         """Relative rewards [C] of plans: actions [C, T, 2] in the environment's bounds; the states follow from them."""
+        self._require_situation()
+        return self.reward.judge(self.rows.contract(self.dynamics.effective(actions)), self._encoded)
+
+    def _require_situation(self) -> None:
         if self._encoded is None and self.reward.situation is not None:
             raise ValueError("a relative score needs the situation before it can judge: call at(situation)")
-        return self.reward.judge(self.rows.contract(self.dynamics.effective(actions)), self._encoded)
 
 
 @dataclass(frozen=True)

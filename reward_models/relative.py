@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from diffdecide import noise
 from diffdecide.files import read_json, write_atomic, write_json
+from diffdecide.guidance import Guide
 from diffdecide.nets.mlp import TimeEmbedding
 from diffdecide.nets.object_tokens import ObjectTokens
 from diffdecide.sampling import Denoises, sample
@@ -46,6 +47,8 @@ class RelativeConfig:
         environments: ids that the planners were trained for; empty where that does not matter.
         rows: dense, strided, stride of their `PlanRows`; None where plans are not driven.
         features: of their `FeatureConfig`, which made the situation.
+        context_dim: width of the situation's encoding, C.
+        tokens_options: of `ObjectTokens`, which makes it.
     """
 
     horizon: int
@@ -62,6 +65,8 @@ class RelativeConfig:
     environments: tuple[str, ...] = ()
     rows: tuple[int, int, int] | None = None
     features: Mapping[str, Any] | None = None
+    context_dim: int = 128
+    tokens_options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("horizon", "dim", "width", "depth"):
@@ -82,6 +87,8 @@ class RelativeReward(nn.Module):
 
     Args:
         base, expert: models that share the schedule; frozen, and no part of what is saved. None for a fitted reward.
+            Where the expert has a conditioner of the configured sizes, the reward begins with a copy of it: the way
+            situations are read need not be learned again.
     """
 
     def __init__(
@@ -102,21 +109,31 @@ class RelativeReward(nn.Module):
             self.time = TimeEmbedding(config.width)
             self.enter = nn.Linear(config.horizon * config.dim, config.width)
             self.situation = (
-                ObjectTokens(config.ego_dim, config.token_dim, max(config.goal_dim, 1), config.width)
+                ObjectTokens(
+                    config.ego_dim,
+                    config.token_dim,
+                    max(config.goal_dim, 1),
+                    config.context_dim,
+                    **(config.tokens_options or {}),
+                )
                 if config.ego_dim
                 else None
             )
+            self.join = nn.Linear(config.context_dim, config.width) if config.ego_dim else nn.Identity()
             layers: list[nn.Module] = []
             for _ in range(config.depth):
                 layers += [nn.SiLU(), nn.Linear(config.width, config.width)]
             self.layers = nn.Sequential(*layers, nn.SiLU())
             self.leave = nn.Linear(config.width, 1, bias=False)  # a constant has no gradient to learn from
+        known = getattr(expert, "conditioner", None)
+        if self.situation is not None and known is not None and _sizes(known) == _sizes(self.situation):
+            self.situation.load_state_dict(known.state_dict())
         kept = alphas_cumprod(self.schedule)
         self.register_buffer("alpha", kept.sqrt().float(), persistent=False)
         self.register_buffer("sigma", (1 - kept).sqrt().float(), persistent=False)
 
     def encode(self, situation: Mapping[str, Tensor] | None) -> Tensor | None:
-        """The situation as [B, width]: ego, tokens, token_mask and optionally goal."""
+        """The situation as [B, C]: ego, tokens, token_mask and optionally goal."""
         if self.situation is None:
             return None
         if situation is None:
@@ -129,7 +146,7 @@ class RelativeReward(nn.Module):
         if x.shape[1:] != (self.config.horizon, self.config.dim):
             raise ValueError(f"x must be [B, {self.config.horizon}, {self.config.dim}], got {tuple(x.shape)}")
         h = self.enter(x.flatten(1)) + self.time(t)
-        h = h if encoded is None else h + encoded
+        h = h if encoded is None else h + self.join(encoded)
         return self.leave(self.layers(h))[:, 0]
 
     def reward(self, plans: Tensor, situation: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -141,7 +158,7 @@ class RelativeReward(nn.Module):
         return self.judge(plans, self.encode(situation))
 
     def judge(self, plans: Tensor, encoded: Tensor | None) -> Tensor:
-        """As `reward`, with the situation [B or 1, width] as `encode` gives it."""
+        """As `reward`, with the situation [B or 1, C] as `encode` gives it."""
         t = round(self.config.at * (self.schedule.train_steps - 1))
         clock = torch.full((1,), t, device=plans.device)
         return self(float(self.alpha[t]) * plans, clock, encoded)
@@ -151,6 +168,24 @@ class RelativeReward(nn.Module):
         encoded = self.encode(situation)
         encoded = None if encoded is None else encoded.detach()
         return lambda clean, t: self.judge(clean, encoded)
+
+    def transport(self, encoded: Tensor | None, scale: float = 1.0, *, last: float = 0.9) -> Guide:
+        """The guide under which the base planner denoises as the expert does, at a scale of 1; beyond, more so.
+
+        From the definition of rho, x̂_expert - x̂_base = (sigma / alpha) grad rho(x_t, t), taken at the mean x_t that the
+        clean estimate leads to.
+
+        Args:
+            last: share of the diffusion time above which it does not act: there alpha is too small to divide by.
+        """
+        encoded = None if encoded is None else encoded.detach()
+
+        def objective(clean: Tensor, t: int) -> Tensor:
+            alpha, sigma = float(self.alpha[t]), float(self.sigma[t])
+            # The plain rule moves by scale sigma² times the gradient, which brings another alpha.
+            return self(alpha * clean, torch.full((1,), t, device=clean.device), encoded) / (sigma * alpha**2)
+
+        return Guide(objective, scale, normalise=False, stop=int(last * self.schedule.train_steps))
 
     def loss(self, batch: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """Mean squared difference between grad rho and the difference of the noise predictions.
@@ -204,6 +239,10 @@ class RelativeReward(nn.Module):
         except Exception as error:
             raise ValueError(f"{folder}: the relative reward is damaged ({error})") from error
         return model.eval()
+
+
+def _sizes(module: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in module.state_dict().items()}
 
 
 @torch.no_grad()

@@ -111,6 +111,8 @@ def fit_relative(
         environments=tuple(name for name in base.config.environments if name in expert.config.environments),
         rows=(rows.dense, rows.strided, rows.stride),
         features=asdict(base.config.features),
+        context_dim=expert.model.config["context_dim"],
+        tokens_options=dict(expert.model.config["tokens_options"] or {}),
     )
     reward = RelativeReward(config, *(p.model.requires_grad_(False) for p in (base, expert)), seed=train.seed)
     result = fit(reward, data.windows, train, output_dir=out / "training", resume=resume)

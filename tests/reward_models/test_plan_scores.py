@@ -7,12 +7,15 @@ import pytest
 import torch
 from gaussian_planner import GaussianPlanner
 
-from diffdecide.features import FeatureConfig, SceneEncoder
+from diffdecide.diffusion import TrajectoryDiffusion
+from diffdecide.features import FeatureConfig, SceneEncoder, SceneTokens
+from diffdecide.guidance import apply_guide
 from diffdecide.plan import PlanRows
 from diffdecide.preference import Preference
 from reward_models.guide import RelativePlanScore, goal_seeking_plan, unhurried_plan
-from reward_models.plan_pairs import plan_scorer, scene_of
+from reward_models.plan_pairs import compare_plans, plan_scorer, scene_of
 from reward_models.relative import RelativeConfig, RelativeReward, advantage, auc
+from reward_models.teachers import Teacher
 from safety import envs
 from safety.dynamics import POINT
 from safety.scene import KIND_ID, Scene
@@ -90,6 +93,63 @@ def test_the_advantage_gives_all_situations_one_zero():
     ours = advantage(reward, plans, given, planners, generator=torch.Generator().manual_seed(0), steps=10)
     at = [float(reward.reward(torch.full((1, 5, 2), mean), given)) for mean in (0.2, -0.5, 0.5)]
     assert float(ours) == pytest.approx(at[0] - (at[1] + at[2]) / 2, abs=2e-2 * (abs(at[1] - at[2]) + 0.1))
+
+
+def test_transport_moves_the_base_planners_estimate_onto_the_experts():
+    """Two Gaussians with their closed-form denoisers, and the rho that belongs to them: log p_expert / p_base."""
+    means, std = (-0.2, 0.4), 0.3
+    base, expert = (GaussianPlanner(mean, std) for mean in means)
+    reward = relative(environments=(), ego_dim=0, token_dim=0, goal_dim=0)
+    variance = reward.alpha**2 * std**2 + reward.sigma**2
+
+    def rho(x, t, encoded=None):
+        gain = (reward.sigma * reward.alpha * (means[1] - means[0]) / variance)[t][:, None, None]
+        return (gain * x).sum((1, 2))
+
+    reward.forward = rho
+    for t in (60, 300, 800):
+        clean = torch.full((1, 5, 2), 0.1)
+        x, clock = reward.alpha[t] * clean, torch.tensor([t])
+        before, wanted = (planner.denoise(x, clock, None) for planner in (base, expert))
+        moved = apply_guide(reward.transport(None), before, t, float(reward.sigma[t]))
+        assert torch.allclose(moved, wanted, atol=1e-4)
+    assert torch.equal(apply_guide(reward.transport(None), before, 950, 1.0), before)
+
+
+def test_a_relative_reward_begins_with_the_experts_way_to_read_a_situation():
+    sizes = {"horizon": 5, "dim": 2, "ego_dim": 15, "token_dim": 22, "goal_dim": 32}
+    network = {"denoiser_options": {"width": 16, "blocks": 1}, "tokens_options": {"width": 16}}
+    expert = TrajectoryDiffusion(**sizes, context_dim=8, **network)
+    config = RelativeConfig(**sizes, context_dim=8, tokens_options={"width": 16}, schedule=expert.schedule.to_dict())
+    given = situation(scene())
+    ours = RelativeReward(config, expert, expert).encode(given)
+    assert torch.equal(ours, expert.context(**given).context)
+
+
+def test_comparisons_of_a_planners_own_plans_follow_the_teacher():
+    torch.manual_seed(0)
+    network = {"denoiser_options": {"width": 16, "blocks": 1}, "tokens_options": {"width": 16}}
+    model = TrajectoryDiffusion(horizon=5, dim=2, ego_dim=15, token_dim=22, goal_dim=32, context_dim=8, **network)
+    given = situation(scene())
+    many = {name: value.repeat(12, *[1] * (value.ndim - 1)) for name, value in given.items()}
+    found = compare_plans(
+        model,
+        many,
+        goal_seeking_plan,
+        Teacher(beta=float("inf")),
+        spec=envs.spec(ENV),
+        rows=ROWS,
+        dynamics=POINT,
+        generator=torch.Generator().manual_seed(1),
+        rng=np.random.default_rng(1),
+        chunk=5,
+    )
+    assert found.data.first.observations.shape == (12 * ROWS.span, 60)
+    assert (found.data.label == (found.score_1 > found.score_2)).all()
+    observations, actions = found.data.first.segment(3)
+    state = torch.tensor(scene_of(SceneTokens(*(given[n][0].numpy() for n in ("ego", "tokens", "token_mask")))).state)
+    assert np.allclose(observations[0, 3:5], state[3:5], atol=1e-5)  # the velocimeter, at the beginning
+    assert np.abs(actions[:, 0]).max() <= POINT.saturation[0] + 1e-6
 
 
 def test_auc_counts_pairs():

@@ -21,7 +21,7 @@ def finished_instructions(folder: Path) -> dict[str, EvaluationResult]:
 def make_table(folder: Path) -> str:
     """Write `folder/table.md` again and return it; ValueError where the folder holds no results of a benchmark.
 
-    The JSON file of `bench rewards` is taken as well; its table is returned only.
+    The JSON files of `bench rewards` and `bench steering` are taken as well; their tables are returned only.
     """
     from diffdecide.app.bench import denoisers, instructions, latency, rows
 
@@ -42,12 +42,15 @@ def make_table(folder: Path) -> str:
 
 
 def rewards_file_table(path: Path) -> str:
-    """The table of a file of `bench rewards`; ValueError where it is something else."""
+    """The table of a file of `bench rewards` or `bench steering`; ValueError where it is something else."""
     from diffdecide.app.bench.reward_table import is_rewards, rewards_table
+    from diffdecide.app.bench.steering_table import is_steering, steering_table
 
     record = read_json(path)
+    if is_steering(record):
+        return steering_table(record)
     if not is_rewards(record):
-        raise ValueError(f"{path} is no file of `bench rewards`")
+        raise ValueError(f"{path} is no file of `bench rewards` or `bench steering`")
     return rewards_table(record)
 
 

@@ -47,8 +47,11 @@ class BenchSteering:
     tune_steps: int = 1200
     """Training steps of the cautious and the reckless planner, from the given one."""
     relative_steps: int = 2000
-    relative_guidance: float = 0.3
-    relative_candidates: int = 16
+    relative_guidance: float = 1.5
+    """1 moves the reckless planner's plans onto the cautious one's, more exaggerates."""
+    relative_weight: float = 0.0
+    """Of ranking by the relative reward beside guiding by it."""
+    relative_candidates: int = 2
     dpo_pairs: int = 3000
     dpo_steps: int = 400
     dpo_beta: float = 20.0
@@ -56,7 +59,8 @@ class BenchSteering:
     """Of the trainings."""
 
     def execute(self) -> int:
-        from diffdecide.app.bench.steering import SteeringBench, SteeringConfig
+        from diffdecide.app.bench.steering import SteeringBench
+        from diffdecide.app.bench.steering_models import SteeringConfig
         from diffdecide.files import require_writable_folder
 
         if not self.data.is_file():

@@ -7,8 +7,8 @@ A planner is a folder: `planner.json` (this class's config), `diffusion/` (the m
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,64 +16,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffdecide.aim import aim
 from diffdecide.data.windows import WindowStatistics
 from diffdecide.diffusion import TrajectoryDiffusion
-from diffdecide.features import SceneTokens, token_kind
+from diffdecide.features import SceneTokens
 from diffdecide.files import write_json
 from diffdecide.guidance import Guide
 from diffdecide.plan import Plan
-from diffdecide.plan_format import PlanFormat
 from diffdecide.plan_projection import PlanProjection
+from diffdecide.planner_config import PlannerConfig
 from diffdecide.preference import Preference, score_guide, standardised
 from diffdecide.sampling import sample
 from diffdecide.value import TrajectoryValue
-from safety.caution import PLAN_EXTRA
 from safety.constraints import Ball
 from safety.controllers.judge import HARD_WEIGHT, SOFT_WEIGHT, FieldCache, PlanJudge
-from safety.controllers.objective import HARD_KINDS, Objective, soft_obstacles
+from safety.controllers.objective import Objective
 from safety.dynamics import dynamics_for
 from safety.scene import Scene
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannerConfig(PlanFormat):
-    """How plans are made. What `PlanFormat` holds belongs to the trained model, the rest may be changed at will."""
-
-    candidates: int = 24
-    warm_share: float = 0.25  # share of the candidates that start from the previous plan
-    warm_strength: float = 1 / 3  # how far up the schedule the previous plan is noised
-    steps: int = 5
-    scheduler: str = "ddim"
-    temperature: float = 1.0
-    guidance_scale: float = 1.0  # classifier-free guidance on goal, return and budget
-    clearance_guidance: float = 0.0  # scale of the gradient guide away from obstacles
-    return_target: float | None = 1.0  # normalised return asked for; None: unconditional
-    budget: float | None = -0.5  # normalised cost budget asked for; None: unconditional
-    project: bool = True
-    projection_iterations: int = 2
-    margin_extra: float = PLAN_EXTRA  # m beyond the filter's margin
-    stopped_cost: float = 0.0  # added to plans inside the filter's margin: it would stop them, wherever they lead
-    escapes: bool = False  # rank constant commands too: the way out of a corner that the data do not show
-    value_weight: float = 0.0  # what the critic's favour is worth beside the plan cost, see `Preference.weight`
-    cost_price: float = 1.0  # return that the critic gives up for one unit of expected cost
-    task_weight: float = 1.0  # of the way to the target in the plan cost; 0 leaves the choice to the preferences
-    clearance_weight: float = 1.0  # of coming too close; 0 only to measure what other parts of the planner do
-    proposal: str = "diffusion"  # or "gaussian": the same ranking without a model, for comparison
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, low in (("candidates", 1), ("steps", 1), ("projection_iterations", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"PlannerConfig.{name} must be at least {low}, got {getattr(self, name)}")
-        if not 0 <= self.warm_share <= 1:
-            raise ValueError(f"PlannerConfig.warm_share must lie in [0, 1], got {self.warm_share}")
-        for name in ("value_weight", "cost_price", "task_weight", "clearance_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"PlannerConfig.{name} must be finite and >= 0, got {getattr(self, name)}")
-        if self.margin_extra < 0:
-            raise ValueError(f"PlannerConfig.margin_extra must be >= 0 m, got {self.margin_extra}")
-        if self.proposal not in ("diffusion", "gaussian"):
-            raise ValueError(f"PlannerConfig.proposal must be 'diffusion' or 'gaussian', got {self.proposal!r}")
 
 
 class Planner:
@@ -137,7 +96,7 @@ class Planner:
         config = self.config
         batch = _batch(tokens, goal)
         encoded = self.model.context(**batch, **self._conditions(budget))
-        objective, confidence = self._objective(scene, tokens, encoded.target_logits[0], constraints)
+        objective, confidence = aim(scene, tokens, encoded.target_logits[0], constraints)
         keep = margin + config.margin_extra
         judge = PlanJudge(
             objective,
@@ -180,35 +139,6 @@ class Planner:
             allowed = torch.minimum(allowed, normal)
         return {"return_to_go": wanted, "cost_budget": allowed}
 
-    def _objective(
-        self, scene: Scene, tokens: SceneTokens, logits: Tensor, constraints: Sequence[Ball]
-    ) -> tuple[Objective, float]:
-        """What the embedding points at, in metres. Only the pointer decides which object is the target."""
-        hard = scene.of_kind(*HARD_KINDS)
-        centers, radii = scene.positions[hard], scene.radii[hard]
-        if constraints:
-            centers = np.vstack([centers, [np.asarray(ball.center) for ball in constraints]])
-            radii = np.concatenate([radii, [float(ball.radius) for ball in constraints]])
-        probability = torch.softmax(logits, -1).numpy()
-        token = int(np.argmax(probability))
-        kind = token_kind(tokens, token)
-        found = kind == "goal" or kind.endswith("_zone")
-        if found:
-            index = int(scene.of_kind(kind)[0])
-            target, radius = scene.positions[index], float(scene.radii[index])
-        else:
-            target = scene.positions.mean(0) if len(scene.positions) else scene.state[:2]
-            radius = 0.1
-        objective = Objective(
-            target=np.asarray(target, dtype=np.float64),
-            radius=radius,
-            dwell=kind.endswith("_zone"),
-            hard_centers=centers,
-            hard_radii=radii,
-            **soft_obstacles(scene, kind),
-        )
-        return objective, float(probability[token]) if found else 0.0
-
     def _propose(
         self,
         scene: Scene,
@@ -229,39 +159,41 @@ class Planner:
                 fresh[:warm] = previous + config.warm_strength * fresh[:warm]
             candidates = [fresh.clamp(-1, 1)]
         else:
-            guides = list(self.guides)
-            if config.clearance_guidance:
-                guides.append(self._clearance_guide(scene, objective, keep))
-            guides += [
-                score_guide(wish.score, scene, config.rows, self.dynamics, scale=wish.guidance)
-                for wish in self._wishes
-                if wish.guidance
-            ]
-            options: dict[str, Any] = {
-                "generator": self._generator,
-                "context": context,
-                "guides": guides,
-                "steps": config.steps,
-                "scheduler": replace(self.model.schedule, scheduler=config.scheduler),
-                "temperature": config.temperature,
-                "guidance_scale": config.guidance_scale,
-            }
-            if config.guidance_scale != 1.0:
-                options["uncond_context"] = self.model.context(**batch, without=("goal", "return", "budget")).context
-            candidates = []
-            if config.candidates > warm:
-                candidates.append(sample(self.model, (config.candidates - warm, *shape[1:]), **options).sample)
-            if warm and previous is not None:
-                candidates.append(
-                    sample(
-                        self.model, (warm, *shape[1:]), init=previous, init_strength=config.warm_strength, **options
-                    ).sample
-                )
+            draw = self._drawer(scene, objective, keep, context, batch)
+            starts: list[tuple[int, dict[str, Any]]] = [(config.candidates - warm, {})]
+            starts.append((warm, {"init": previous, "init_strength": config.warm_strength}))
+            candidates = [draw((count, *shape[1:]), **start) for count, start in starts if count]
         if previous is not None:
             candidates.append(previous)
         if config.escapes:
             candidates.append(torch.from_numpy(config.rows.contract(_escapes(config.rows.span))))
         return torch.cat(candidates)
+
+    def _drawer(
+        self, scene: Scene, objective: Objective, keep: float, context: Tensor, batch: dict[str, Tensor]
+    ) -> Callable[..., Tensor]:
+        """A function that draws plans of a shape from the model, from noise or from `init`."""
+        config = self.config
+        guides = list(self.guides)
+        if config.clearance_guidance:
+            guides.append(self._clearance_guide(scene, objective, keep))
+        guides += [
+            score_guide(wish.score, scene, config.rows, self.dynamics, scale=wish.guidance)
+            for wish in self._wishes
+            if wish.guidance
+        ]
+        options: dict[str, Any] = {
+            "generator": self._generator,
+            "context": context,
+            "guides": guides,
+            "steps": config.steps,
+            "scheduler": replace(self.model.schedule, scheduler=config.scheduler),
+            "temperature": config.temperature,
+            "guidance_scale": config.guidance_scale,
+        }
+        if config.guidance_scale != 1.0:
+            options["uncond_context"] = self.model.context(**batch, without=("goal", "return", "budget")).context
+        return lambda shape, **start: sample(self.model, shape, **options, **start).sample
 
     def _shifted(self, elapsed: int) -> Tensor | None:
         """The previous plan [1, H, 2] moved on by `elapsed` steps, its last command held."""

@@ -21,7 +21,8 @@ from diffdecide.data.windows import WindowConfig, WindowDataset, WindowStatistic
 from diffdecide.diffusion import TrajectoryDiffusion
 from diffdecide.features import FeatureConfig, SceneTokens, encode_many, target_token
 from diffdecide.plan import PlanRows
-from diffdecide.planner import Planner, PlannerConfig
+from diffdecide.planner import Planner
+from diffdecide.planner_config import PlannerConfig
 from diffdecide.train import FitResult, TrainConfig, fit
 from lm_bridge.goals import GoalSpace
 from safety import envs

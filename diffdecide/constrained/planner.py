@@ -7,7 +7,7 @@ are compared on nothing else.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class ConstrainedPlanner(Planner):
             ValueError: as `Planner.from_pretrained`.
         """
         base = Planner.from_pretrained(folder, **({"project": False, "clearance_guidance": 0.0} | overrides))
-        planner = cls(base.model, base.config, base.statistics, guides=base.guides)
+        planner = cls(base.model, base.config, base.statistics, guides=base.guides, critic=base.critic)
         planner.method = method
         return planner
 
@@ -64,6 +64,24 @@ class ConstrainedPlanner(Planner):
         """Forget the last episode and its figures."""
         super().reset(seed=seed)
         self.figures = []
+
+    def _drawer(
+        self, scene: Scene, objective: Objective, keep: float, context: Tensor, batch: dict[str, Tensor]
+    ) -> Callable[..., Tensor]:
+        config = self.config
+        balls = self._balls(scene, objective, keep)
+        state = torch.from_numpy(scene.state).float()
+        self._held = MotionConstraints(self.dynamics, config.rows, state, balls) if balls else None
+        options: dict[str, Any] = {
+            "generator": self._generator,
+            "method": self.method if self._held is not None else Unconstrained(),
+            "constraints": self._held,
+            "context": context,
+            "steps": config.steps,
+            "scheduler": replace(self.model.schedule, scheduler=config.scheduler),
+            "temperature": config.temperature,
+        }
+        return lambda shape, **start: sample_constrained(self.model, shape, **options, **start).sample
 
     def _propose(
         self,
@@ -74,31 +92,11 @@ class ConstrainedPlanner(Planner):
         batch: dict[str, Tensor],
         elapsed: int | None,
     ) -> Tensor:
-        config = self.config
         began = time.perf_counter()
-        previous = self._shifted(config.replan if elapsed is None else elapsed)
-        warm = 0 if previous is None else int(config.candidates * config.warm_share)
-        balls = self._balls(scene, objective, keep)
-        state = torch.from_numpy(scene.state).float()
-        held = MotionConstraints(self.dynamics, config.rows, state, balls) if balls else None
-        options: dict[str, Any] = {
-            "generator": self._generator,
-            "method": self.method if held is not None else Unconstrained(),
-            "constraints": held,
-            "context": context,
-            "steps": config.steps,
-            "scheduler": replace(self.model.schedule, scheduler=config.scheduler),
-            "temperature": config.temperature,
-        }
-        candidates = []
-        for count, init in ((config.candidates - warm, None), (warm, previous)):
-            if count:
-                warmth = {} if init is None else {"init": init, "init_strength": config.warm_strength}
-                shape = (count, config.rows.rows, 2)
-                candidates.append(sample_constrained(self.model, shape, **options, **warmth).sample)
-        drawn = torch.cat(candidates)
-        self._record(drawn, held, context, 1e3 * (time.perf_counter() - began))
-        return drawn if previous is None else torch.cat([drawn, previous])
+        candidates = super()._propose(scene, objective, keep, context, batch, elapsed)
+        drawn = candidates[: self.config.candidates]
+        self._record(drawn, self._held, context, 1e3 * (time.perf_counter() - began))
+        return candidates
 
     def _record(self, plans: Tensor, held: MotionConstraints | None, context: Tensor, milliseconds: float) -> None:
         depth = plans.new_zeros(len(plans)) if held is None else violation(held, plans)

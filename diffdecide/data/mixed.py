@@ -24,7 +24,7 @@ class MixedWindows(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
         chosen = np.asarray(indices)
         part_of = np.searchsorted(self._ends, chosen, side="right")
         batches, places = [], []

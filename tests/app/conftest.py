@@ -13,7 +13,8 @@ def small_planner(tmp_path_factory):
     from diffdecide.diffusion import TrajectoryDiffusion
     from diffdecide.features import FeatureConfig
     from diffdecide.plan import PlanRows
-    from diffdecide.planner import Planner, PlannerConfig
+    from diffdecide.planner import Planner
+    from diffdecide.planner_config import PlannerConfig
     from lm_bridge.goals import GoalSpace
 
     torch.manual_seed(0)

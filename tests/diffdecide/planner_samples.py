@@ -7,7 +7,8 @@ from diffdecide.data.windows import WindowStatistics
 from diffdecide.diffusion import TrajectoryDiffusion
 from diffdecide.features import FeatureConfig, SceneEncoder
 from diffdecide.plan import PlanRows
-from diffdecide.planner import Planner, PlannerConfig
+from diffdecide.planner import Planner
+from diffdecide.planner_config import PlannerConfig
 from safety.envs import spec
 from safety.scene import KIND_ID, Scene
 

@@ -5,7 +5,8 @@ import pytest
 from planner_samples import ENV, GOAL, ROWS, planner, scene, tokens
 
 from diffdecide.plan import PlanRows
-from diffdecide.planner import Planner, PlannerConfig
+from diffdecide.planner import Planner
+from diffdecide.planner_config import PlannerConfig
 from safety.constraints import Ball
 
 

@@ -6,7 +6,7 @@ import torch
 from planner_samples import GOAL, planner, scene, tokens
 
 from diffdecide.plan import PlanRows
-from diffdecide.planner import PlannerConfig
+from diffdecide.planner_config import PlannerConfig
 from diffdecide.preference import Preference, SituatedScore
 
 MARGIN = 0.03

@@ -10,12 +10,13 @@ PROMPT ?= go to the green zone, then the red one, and keep well clear of the haz
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test check format pretrained clean
+.PHONY: help demo test check format pretrained osrl clean
 help:
 	@echo "make demo        install, then turn one sentence into a rollout in out/demo/"
 	@echo "make test        install, then run all tests"
 	@echo "make check       ruff, mypy, import-linter"
 	@echo "make pretrained  train all embedded models again, from nothing"
+	@echo "make osrl        install the peers of the safe-RL benchmark, and Stable-Baselines3 for its data"
 	@echo "make clean       remove .venv, build output and caches"
 
 # PYTHON may name the interpreter. Version managers leave names on the PATH that do not run, so each one is tried.
@@ -52,6 +53,9 @@ format: $(STAMP)
 
 pretrained: $(STAMP)
 	$(BIN)/diffdecide pretrained
+
+osrl: $(STAMP)
+	$(BIN)/python -m pip install --no-deps -r requirements-osrl.txt 'stable-baselines3>=2.4,<3'
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffdecide.nets.language_backbone import LanguageBackbone, LoraSettings, add_lora
-from lm_bridge.goals import CAUTIONS, COLOURS, TARGETS, GoalSpace
+from lm_bridge.goals import COLOURS, TARGETS, GoalSpace
 from lm_bridge.grammar import KINDS
 from lm_bridge.instructions import INTENTS
+from safety.tasks.spec import CAUTIONS
 
 POSITIONS = 3
 # Target classes: 0 is "no target at this position", then TARGETS.

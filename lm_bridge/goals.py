@@ -25,13 +25,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from safety.tasks.spec import CAUTIONS, ZONES
+
 if TYPE_CHECKING:
     from safety.tasks.spec import TaskSpec
 
-COLOURS = ("red", "green", "blue", "yellow")
+COLOURS = ZONES
 TARGETS = (*COLOURS, "goal")
 MODES = ("visit", "stay")
-CAUTIONS = ("careful", "normal", "rush")
 
 TARGET_BLOCK = slice(0, 16)
 MODE_BLOCK = slice(16, 20)

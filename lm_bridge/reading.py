@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lm_bridge.goals import CAUTIONS, COLOURS, TARGETS
+from lm_bridge.goals import COLOURS, TARGETS
 from lm_bridge.grammar import KINDS, Slots
 from lm_bridge.instructions import INTENTS
+from safety.tasks.spec import CAUTIONS
 
 _NONE = 0  # target class of "no target here"
 

@@ -16,10 +16,11 @@ from diffdecide.files import write_json, write_text
 from lm_bridge.bridge import Bridge
 from lm_bridge.card import model_card
 from lm_bridge.encoder import POSITIONS, EncoderConfig
-from lm_bridge.goals import CAUTIONS, COLOURS, GOAL_DIM, TARGETS, GoalSpace
+from lm_bridge.goals import COLOURS, GOAL_DIM, TARGETS, GoalSpace
 from lm_bridge.grammar import KINDS
 from lm_bridge.instructions import INTENTS, Example, InstructionConfig, Instructions
 from lm_bridge.validation import calibrate, score, validation_examples
+from safety.tasks.spec import CAUTIONS
 
 if TYPE_CHECKING:
     from diffdecide.train import FitResult

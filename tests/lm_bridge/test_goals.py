@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lm_bridge.goals import CAUTIONS, COLOURS, MODES, TARGETS, GoalSpace, GoalSpaceConfig
+from lm_bridge.goals import COLOURS, MODES, TARGETS, GoalSpace, GoalSpaceConfig
+from safety.tasks.spec import CAUTIONS
 
 SPACE = GoalSpace()
 AVOIDS = [subset for n in range(5) for subset in itertools.combinations(COLOURS, n)]

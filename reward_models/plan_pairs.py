@@ -117,9 +117,11 @@ def compare_plans(
     kept = np.flatnonzero(answers.asked)
     if len(kept) == 0:
         raise PreferenceError(f"the teacher skipped all {count} pairs of plans")
-    sides = [Segments.of([parts[0][i][side] for i in kept], [parts[1][i][side] for i in kept]) for side in range(2)]
+    first, second = (
+        Segments.of([parts[0][i][side] for i in kept], [parts[1][i][side] for i in kept]) for side in range(2)
+    )
     names = np.array([f"situation {i}" for i in kept], dtype=object)
-    data = Preferences(*sides, label=answers.label[kept], trajectory_1=names, trajectory_2=names)
+    data = Preferences(first, second, label=answers.label[kept], trajectory_1=names, trajectory_2=names)
     return LabelledPairs(
         data,
         np.where(answers.tie, 0.5, answers.probability)[kept],

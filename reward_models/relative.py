@@ -125,6 +125,15 @@ class RelativeReward(nn.Module):
                 layers += [nn.SiLU(), nn.Linear(config.width, config.width)]
             self.layers = nn.Sequential(*layers, nn.SiLU())
             self.leave = nn.Linear(config.width, 1, bias=False)  # a constant has no gradient to learn from
+            self.gain = nn.Linear(config.width, config.width)
+            # What the expert does otherwise depends on the situation more than on the plan at hand: that part of rho
+            # is linear in the plan, and its gradient is a network's output as it is.
+            self.pull = nn.Sequential(
+                nn.SiLU(),
+                nn.Linear(config.width, config.width),
+                nn.SiLU(),
+                nn.Linear(config.width, config.horizon * config.dim),
+            )
         known = getattr(expert, "conditioner", None)
         if self.situation is not None and known is not None and _sizes(known) == _sizes(self.situation):
             self.situation.load_state_dict(known.state_dict())
@@ -145,9 +154,10 @@ class RelativeReward(nn.Module):
         """rho [B] of noisy plans x [B, H, D] at times t [B] or [1]."""
         if x.shape[1:] != (self.config.horizon, self.config.dim):
             raise ValueError(f"x must be [B, {self.config.horizon}, {self.config.dim}], got {tuple(x.shape)}")
-        h = self.enter(x.flatten(1)) + self.time(t)
-        h = h if encoded is None else h + self.join(encoded)
-        return self.leave(self.layers(h))[:, 0]
+        given = self.time(t) if encoded is None else self.time(t) + self.join(encoded)
+        flat = x.flatten(1)
+        h = self.enter(flat) * (1 + self.gain(given)) + given
+        return self.leave(self.layers(h))[:, 0] + (flat * self.pull(given)).sum(1)
 
     def reward(self, plans: Tensor, situation: Mapping[str, Tensor] | None = None) -> Tensor:
         """Relative reward [B] of clean plans [B, H, D]: higher is more like the expert's. Differentiable.

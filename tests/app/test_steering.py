@@ -76,10 +76,10 @@ def test_the_bench_keeps_what_it_has_done(small_planner, tmp_path, capsys):
     assert 0 <= result["parts"]["relative"]["auc"]["centred"] <= 1
     assert str(tmp_path) not in out.read_text()
     document = tmp_path / "page.md"
-    document.write_text("<!-- results:steering -->\nold\n<!-- /results:steering -->\n")
+    document.write_text("<!-- results:steering -->\nnothing yet\n<!-- /results:steering -->\n")
     assert run("bench", "table", out, "--into", document) == 0
     assert "AUC" in document.read_text()
-    assert "old" not in document.read_text()
+    assert "nothing yet" not in document.read_text()
     assert (tmp_path / "steering.curve.png").stat().st_size > 1000
     first = result["rollouts"]["dpo: aligned"]["rows"]
     assert run(*words, "--episodes", 2, "--parts", "dpo") == 0

@@ -38,8 +38,8 @@ class SteeringConfig:
     episodes: int = 20
     seed: int = 10_000
     max_steps: int | None = None
-    pairs: int = 3000
-    reward_steps: int = 700
+    pairs: int = 4000
+    reward_steps: int = 1000
     weight: float = 0.3
     weights: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
     curve_episodes: int = 8
@@ -49,9 +49,9 @@ class SteeringConfig:
     relative_guidance: float = 1.5
     relative_weight: float = 0.0
     relative_candidates: int = 2
-    dpo_pairs: int = 3000
-    dpo_steps: int = 400
-    dpo_beta: float = 20.0
+    dpo_pairs: int = 2000
+    dpo_steps: int = 300
+    dpo_beta: float = 200.0
     batch_size: int = 128
 
     def __post_init__(self) -> None:
@@ -113,7 +113,7 @@ class SteeringModels:
                 held_out,
                 output_dir=folder,
                 settings=replace(
-                    config.train(config.reward_steps, 2e-2 if linear else 2e-3),
+                    config.train(config.reward_steps, 2e-2 if linear else 3e-3),
                     weight_decay=0.0 if linear else 0.1,
                     eval_every=max(1, config.reward_steps // 7),
                     checkpoint_every=0,
@@ -197,7 +197,7 @@ class SteeringModels:
                 planners["cautious"],
                 replace(data["cautious"], windows=both),
                 out=folder,
-                train=config.train(config.relative_steps, 1e-3),
+                train=config.train(config.relative_steps, 2e-3),
                 resume=True,
             )
         return folder

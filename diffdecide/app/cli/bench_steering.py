@@ -34,9 +34,9 @@ class BenchSteering:
     """Of the first episode; 5000-9999 for selection, with another OUT."""
     max_steps: int | None = None
     """End episodes earlier than the environment does."""
-    pairs: int = 3000
+    pairs: int = 4000
     """Comparisons that a reward is learned from."""
-    reward_steps: int = 700
+    reward_steps: int = 1000
     weight: float = 0.3
     """Strength of true and learned scores."""
     weights: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
@@ -52,9 +52,9 @@ class BenchSteering:
     relative_weight: float = 0.0
     """Of ranking by the relative reward beside guiding by it."""
     relative_candidates: int = 2
-    dpo_pairs: int = 3000
-    dpo_steps: int = 400
-    dpo_beta: float = 20.0
+    dpo_pairs: int = 2000
+    dpo_steps: int = 300
+    dpo_beta: float = 200.0
     batch_size: int = 128
     """Of the trainings."""
 

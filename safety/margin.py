@@ -133,7 +133,8 @@ def episode_errors(
     from safety import envs, truth
 
     guard = GeometricGuard(corruption.told(spec) if corruption else spec, margin=margin)
-    env = CorruptedLidar(envs.make(spec.id, seed=seed), spec, corruption)
+    world = envs.make(spec.id, seed=seed)
+    env = CorruptedLidar(world, spec, corruption)
     kinds = guard.filter.hard_kinds
     controller = ProportionalController(guard.filter.dynamics)
     errors = []
@@ -152,7 +153,7 @@ def episode_errors(
             if terminated or truncated:
                 break
     finally:
-        env.close()
+        world.close()
     return errors
 
 

@@ -94,8 +94,8 @@ STEPS = (
     _train("car_cloning", "bc", ("car_goal", "car_zones"), *_CLONING),
     Step(
         name="bridge",
-        words=("train", "bridge", "--out", "{runs}/bridge", "--seed", "0", "--steps", "2600"),
-        minutes=14.6,
+        words=("train", "bridge", "--out", "{runs}/bridge", "--seed", "0", "--steps", "4000"),
+        minutes=43.1,
     ),
 )
 MODELS = (

@@ -44,6 +44,7 @@ def test_parts_and_table_on_fresh_episodes(tmp_path, capsys):
     assert record["test"]["seeds"] == [20, 29]
     assert record["data"]["seeds"] == [0, 11]
     assert record["parts"]["headline"]["episodes"]["count"] == 10
+    assert [row["trained_on"] for row in record["parts"]["data"]] == record["config"]["curve"]
     assert set(record["made"]) == {"headline", "noise", "data"}
     # No label turned: the same model as that of the headline, not another one.
     assert record["parts"]["noise"][0]["accuracy"] == record["parts"]["headline"]["accuracy"]

@@ -21,7 +21,7 @@ def rewards_table(record: Mapping[str, Any]) -> str:
     if rows:
         sections.append("\n".join([_HEAD, "|" + "---|" * 7, *rows]))
     if "data" in parts:
-        sections.append(_curve("comparisons", [(str(row["pairs"]), row) for row in parts["data"]]))
+        sections.append(_curve("comparisons", [(str(row["trained_on"]), row) for row in parts["data"]]))
     if "noise" in parts:
         sections.append(_curve("labels turned", [(f"{row['flipped']:.0%}", row) for row in parts["noise"]]))
     if "headline" in parts:

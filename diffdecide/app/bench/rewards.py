@@ -261,7 +261,7 @@ class RewardBench:
             checks = held_out.take(np.arange(min(len(held_out), max(20, count // 5))))
             whole = count == len(train) and len(checks) == len(held_out)
             model = self.model if whole else self.fit(train.take(np.arange(count)), held_out=checks)
-            curve.append({"pairs": count, **self.judge(model)})
+            curve.append({**self.judge(model), "trained_on": count})
         return curve
 
     def _noise(self) -> list[dict[str, Any]]:

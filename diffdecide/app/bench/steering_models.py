@@ -45,8 +45,8 @@ class SteeringConfig:
     curve_episodes: int = 8
     collected: int = 26
     tune_steps: int = 1200
-    relative_steps: int = 2000
-    relative_guidance: float = 1.5
+    relative_steps: int = 3000
+    relative_guidance: float = 2.5
     relative_weight: float = 0.0
     relative_candidates: int = 2
     dpo_pairs: int = 2000

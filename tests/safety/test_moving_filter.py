@@ -167,3 +167,18 @@ def test_circle2_has_four_walls_and_goal_tasks_none():
     assert len(Walls(circle_spec("SafetyPointCircle2-v0")).world()) == 4
     spec = circle_spec()
     assert Walls(EnvSpec("SafetyPointGoal1-v0", "point", 0.02, 1000, 2, 28, spec.layout, 3.0)).world() == ()
+
+
+def test_whoever_leans_on_a_moving_obstacle_does_not_creep_into_it():
+    """Driving alongside and steering at it in every step: what recovery gives away in one step would add up."""
+
+    def beside(time):
+        return [("gremlins", 0.35 * time, 0.0, 0.35, 0.0, 0.3)]
+
+    filter_ = MovingFilter(POINT, margin=0.03)
+    state, gaps = np.array([0.0, -0.325, 1.2, 0.35, 0.0, 0.0]), []
+    for step in range(120):
+        report = filter_.filter(scene(beside(step * POINT.dt), state), POINT.command(np.array([1.0, 0.5])))
+        state = POINT.rollout(state, report.action[None])[0]
+        gaps.append(np.hypot(*(state[:2] - (0.35 * (step + 1) * POINT.dt, 0.0))) - 0.3)
+    assert min(gaps) > 0.005

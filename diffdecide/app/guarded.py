@@ -25,7 +25,7 @@ class GuardedPolicy:
         if not np.isfinite(margin) or margin < 0:
             raise ValueError(f"margin must be a finite number of metres >= 0, got {margin}")
         self.policy, self.margin = policy, margin
-        self._for: str | None = None
+        self._for: EnvSpec | None = None
 
     def reset(self, spec: EnvSpec, *, seed: int) -> None:
         """Begin an episode.
@@ -33,9 +33,9 @@ class GuardedPolicy:
         Raises:
             ValueError: the task has no geometry to guard by.
         """
-        if self._for != spec.id:
+        if self._for != spec:
             self._guard = self._make_guard(spec)
-            self._for = spec.id
+            self._for = spec
         self._guard.reset()
         self.policy.reset(spec, seed=seed)
 

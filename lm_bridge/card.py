@@ -29,8 +29,8 @@ Reads one English instruction and gives the goal embedding of the zone tasks, th
 all-MiniLM-L6-v2 (Apache-2.0, frozen, not in this folder) with a LoRA adapter and slot heads, both in
 `bridge.safetensors` (half precision).
 
-- Data: {steps * batch} sentences drawn from the grammar of `lm_bridge` and from its sentences written by hand, training side of
-  both; none of the held-out prompts, and none of their verbs or frames.
+- Data: {steps * batch} sentences drawn from the grammar of `lm_bridge` and from its sentences written by hand, training
+  side of both; none of the held-out prompts, and none of their verbs or frames.
 - Command: `diffdecide train bridge --steps {steps} --batch-size {batch} --seed {seed}`
 - Training took {minutes:.0f} minutes (wall clock, one CPU core).
 

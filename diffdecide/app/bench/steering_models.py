@@ -43,8 +43,9 @@ class SteeringConfig:
     weight: float = 0.3
     weights: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
     curve_episodes: int = 8
-    collected: int = 26
-    tune_steps: int = 1200
+    cautious_margin: float = 0.25
+    collected: int = 30
+    tune_steps: int = 2000
     relative_steps: int = 3000
     relative_guidance: float = 2.5
     relative_weight: float = 0.0
@@ -147,7 +148,8 @@ class SteeringModels:
         if not path.is_file():
             knobs: dict[str, Any] = {"behaviour": "proportional", "noise": (0.0, 0.1)}
             if name == "cautious":
-                knobs = {"behaviour": "mpc", "margin": (0.1, 0.1), "noise": (0.0, 0.2), "candidates": 150}
+                margin = (self.config.cautious_margin, self.config.cautious_margin)
+                knobs = {"behaviour": "mpc", "margin": margin, "noise": (0.0, 0.2), "candidates": 150}
             collect(
                 CollectConfig(env=self.config.env, out=path, episodes=episodes, seed=first, skill=(0.75, 1.0), **knobs),
                 progress=False,

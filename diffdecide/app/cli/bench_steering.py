@@ -42,9 +42,11 @@ class BenchSteering:
     weights: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
     """Strengths of the over-optimisation curve."""
     curve_episodes: int = 8
-    collected: int = 26
+    cautious_margin: float = 0.25
+    """Metres that the cautious behaviour policy keeps from hazards."""
+    collected: int = 30
     """Episodes of the cautious and of the reckless behaviour policy."""
-    tune_steps: int = 1200
+    tune_steps: int = 2000
     """Training steps of the cautious and the reckless planner, from the given one."""
     relative_steps: int = 3000
     relative_guidance: float = 2.5

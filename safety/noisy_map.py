@@ -3,7 +3,8 @@
 Every object is a cloud of weighted particles in the odometric frame. A ring re-weighs each cloud by how well its
 particles, together with what the other objects are expected to show, explain the readings (a particle filter per
 object, coupled by mean fields; Bar-Shalom, "Tracking and data association", 1988, for existence by likelihood ratio).
-Standing objects are thereby averaged over time, and a lost reading is no reading: zeros say nothing.
+Standing objects are thereby averaged over time, and a lost reading is no reading: zeros say nothing, but for a goal,
+which may have jumped.
 """
 
 from __future__ import annotations
@@ -37,11 +38,16 @@ class NoisyMap:
         max_dist: range of the lidar, m.
         dt: s per step.
         noise: standard deviation of a reading, as a share of the range.
+        dropout: probability that a bin reads zero although something is there.
     """
 
-    def __init__(self, config: MapConfig, max_dist: float, dt: float, *, noise: float) -> None:
-        if not 0 <= noise < 1:
-            raise ValueError(f"NoisyMap: expected noise in [0, 1), got {noise}")
+    def __init__(self, config: MapConfig, max_dist: float, dt: float, *, noise: float, dropout: float = 0.0) -> None:
+        for name, value in (("noise", noise), ("dropout", dropout)):
+            if not 0 <= value < 1:
+                raise ValueError(f"NoisyMap: expected {name} in [0, 1), got {value}")
+        # What a zero says against an object that should show there: no more than how rare a lost reading is. Only for
+        # what there is one of (a goal that jumps): a hazard must not vanish because a sensor fails.
+        self._absence = min(-math.log(dropout), OUTLIER) if dropout > 0 and config.single else 0.0
         self.config, self.max_dist, self.dt = config, max_dist, dt
         self.noise = max(noise, LEAST_NOISE)
         self.reset()
@@ -68,7 +74,7 @@ class NoisyMap:
     def finish(self, pose: tuple[float, float, float, float], slack: float, dropped: bool = False) -> None:
         """Weigh, give up and find objects, at the corrected pose."""
         seen = self._ring > 0
-        if not seen.any():
+        if not seen.any() and not self._absence:
             return
         before = self._centres()
         shown = self._readings(self._points, pose)  # [J, M, bins]
@@ -109,8 +115,8 @@ class NoisyMap:
 
     def _misfit(self, expected: Floats, variance: Floats, seen: NDArray[np.bool_]) -> Floats:
         """Nats [...] against `expected` [..., bins], each reading's share bounded."""
-        error = np.minimum((self._ring - expected) ** 2 / (2.0 * variance), OUTLIER)
-        return np.asarray(error[..., seen].sum(-1))
+        error = np.minimum((self._ring - expected) ** 2 / (2.0 * variance), np.where(seen, OUTLIER, self._absence))
+        return np.asarray(error.sum(-1))
 
     def _centres(self) -> Floats:
         return np.einsum("jm,jmd->jd", self._weights, self._points)

@@ -94,7 +94,7 @@ class LidarTracker:
                 raise ValueError(f"LidarTracker: {spec.id} has sensor {name!r}, expected one of {', '.join(KIND_ID)}")
             behaviour, reach = self.config.for_kind(kind), spec.lidar_max_dist
             objects = (
-                NoisyMap(behaviour, reach, spec.dt, noise=spec.lidar_noise)
+                NoisyMap(behaviour, reach, spec.dt, noise=spec.lidar_noise, dropout=spec.lidar_dropout)
                 if noisy
                 else ObjectMap(behaviour, reach, spec.dt)
             )

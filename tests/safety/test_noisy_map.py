@@ -61,7 +61,7 @@ def test_objects_that_hide_each_other_are_told_apart_by_driving_past():
 
 def test_lost_readings_delete_nothing():
     objects = [(0.7, 0.3), (-1.0, 0.6)]
-    world, generator = NoisyMap(MapConfig(), RANGE, 0.02, noise=0.0), np.random.default_rng(0)
+    world, generator = NoisyMap(MapConfig(), RANGE, 0.02, noise=0.0, dropout=0.1), np.random.default_rng(0)
     counts = []
     for step in range(200):
         world.begin(ring(objects, dropout=0.1, generator=generator).tolist(), STILL)
@@ -79,13 +79,15 @@ def test_an_empty_noisy_ring_holds_nothing():
     assert drive([], 200, noise=0.02).arrays() == []
 
 
-def test_a_goal_that_jumps_is_followed():
-    world, generator = NoisyMap(MapConfig(single=True), RANGE, 0.02, noise=0.02), np.random.default_rng(0)
-    for goal in ((1.0, 0.5), (-0.8, -0.9)):
+@pytest.mark.parametrize("fault", [{"noise": 0.02}, {"noise": 0.0, "dropout": 0.1}])
+def test_a_goal_that_jumps_is_followed(fault):
+    world, generator = NoisyMap(MapConfig(single=True), RANGE, 0.02, **fault), np.random.default_rng(0)
+    for goal in ((1.0, 0.5), (-0.8, -0.9), (2.5, 0.1), None, (0.3, 0.2)):
         for _ in range(60):
-            world.begin(ring([goal], noise=0.02, generator=generator).tolist(), STILL)
+            world.begin(ring([goal] if goal else [], generator=generator, **fault).tolist(), STILL)
             world.finish(STILL, 0.0)
-        assert errors(world, [goal]).max() < 0.08
+        if goal:
+            assert errors(world, [goal]).max() < 0.08
 
 
 def test_what_moves_is_followed_with_its_velocity():
@@ -126,6 +128,8 @@ def test_the_tracker_weighs_readings_where_the_sensor_is_said_to_err():
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="noise"):
         NoisyMap(MapConfig(), RANGE, 0.02, noise=-0.1)
+    with pytest.raises(ValueError, match="dropout"):
+        NoisyMap(MapConfig(), RANGE, 0.02, noise=0.0, dropout=1.0)
     with pytest.raises(ValueError, match="lidar_noise"):
         EnvSpec("Toy", "point", 0.02, 1000, 2, 25, lidar_noise=float("nan"))
     with pytest.raises(ValueError, match="lidar_dropout"):

@@ -13,7 +13,7 @@ import torch
 
 from diffdecide.app.alignment import Taste
 from diffdecide.app.bench.steered import Rows, Variant, column, improvement, play, summary
-from diffdecide.app.bench.steering_models import HELD_OUT_SEEDS, SteeringConfig, SteeringModels
+from diffdecide.app.bench.steering_models import BARE, HELD_OUT_SEEDS, SteeringConfig, SteeringModels
 from diffdecide.app.rewards import RewardChoice
 from diffdecide.files import read_json, write_json
 from diffdecide.intervals import bootstrap_mean, paired_difference
@@ -22,8 +22,6 @@ from diffdecide.records import provenance
 from reward_models.relative import RelativeReward, advantage, auc
 
 PARTS = ("unhurried", "goal", "curve", "relative", "dpo")
-# The plan as it comes from the diffusion model: nothing else is ranked, projected or filtered.
-BARE: Mapping[str, Any] = {"task_weight": 0.0, "clearance_weight": 0.0, "project": False}
 
 
 class SteeringBench:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffdecide.app.agent_policy import find_planner
+from diffdecide.app.agent import AgentConfig
+from diffdecide.app.agent_policy import PolicyConfig, agent_policy, find_planner
 from diffdecide.app.alignment import AlignConfig, Taste, align_planner, data_for, fine_tune, fit_relative, taste_score
 from diffdecide.app.training import PlannerData
 from diffdecide.data.collect import CollectConfig, collect
@@ -26,6 +28,10 @@ from reward_models.train import train_reward
 from safety import envs
 
 OWN_MOTION = ("velocimeter", "gyro")
+# The plan as it comes from the diffusion model: nothing else is ranked, projected or filtered.
+BARE: Mapping[str, Any] = {"task_weight": 0.0, "clearance_weight": 0.0, "project": False}
+RELABELLED_SEED = 3500
+STYLES = ("cautious", "reckless")
 TRAIN_SEEDS, HELD_OUT_SEEDS = 3000, 4000  # of the cautious and the reckless episodes
 
 
@@ -44,6 +50,7 @@ class SteeringConfig:
     weights: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
     curve_episodes: int = 8
     cautious_margin: float = 0.25
+    relabelled: int = 20
     collected: int = 30
     tune_steps: int = 2000
     relative_steps: int = 3000
@@ -56,7 +63,17 @@ class SteeringConfig:
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "pairs", "reward_steps", "curve_episodes", "collected", "tune_steps", "dpo_steps"):
+        counts = (
+            "episodes",
+            "pairs",
+            "reward_steps",
+            "curve_episodes",
+            "collected",
+            "relabelled",
+            "tune_steps",
+            "dpo_steps",
+        )
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for value in (self.weight, *self.weights):
@@ -159,33 +176,59 @@ class SteeringModels:
     def windows(self, *, first: int, episodes: int) -> dict[str, PlannerData]:
         """Windows of cautious and reckless episodes whose seeds start at `first`."""
         if first not in self._windows:
-            planner = Planner.from_pretrained(self.planner)
             self._windows[first] = {
-                name: data_for(
-                    planner,
-                    [self.collected(name, first=first, episodes=episodes)],
-                    labels="only",
-                    start_every=4,
-                    progress=False,
-                )
-                for name in ("cautious", "reckless")
+                name: self._windows_of([self.collected(name, first=first, episodes=episodes)]) for name in STYLES
             }
         return self._windows[first]
 
+    def _windows_of(self, files: Sequence[Path]) -> PlannerData:
+        planner = Planner.from_pretrained(self.planner)
+        return data_for(planner, files, labels="only", start_every=4, progress=False)
+
     def styles(self) -> dict[str, Path]:
-        """Folders of the cautious and of the reckless planner, both trained on from the given one."""
+        """Folders of the cautious and of the reckless planner, both trained on from the given one.
+
+        The cautious one is trained in two rounds (DAgger: Ross et al., 2011): a planner that has only seen the MPC
+        drive does not know what to do where its own mistakes take it, and that is where cost comes from.
+        """
         config = self.config
-        folders = {name: self.work / f"planner-{name}" for name in ("cautious", "reckless")}
-        for name, folder in folders.items():
-            if not (folder / "planner.json").is_file():
-                fine_tune(
-                    Planner.from_pretrained(self.planner),
-                    self.windows(first=TRAIN_SEEDS, episodes=config.collected)[name],
-                    out=folder,
-                    train=config.train(config.tune_steps, 3e-4),
-                    resume=True,
-                )
-        return folders
+        shown = {name: self.windows(first=TRAIN_SEEDS, episodes=config.collected)[name] for name in STYLES}
+        first = self._tuned("planner-cautious-first", self.planner, shown["cautious"])
+        own = self._windows_of([self.relabelled(first)])
+        both = replace(shown["cautious"], windows=MixedWindows([*shown["cautious"].windows.parts, *own.windows.parts]))
+        return {
+            "cautious": self._tuned("planner-cautious", str(first), both),
+            "reckless": self._tuned("planner-reckless", self.planner, shown["reckless"]),
+        }
+
+    def _tuned(self, name: str, start: str, data: PlannerData) -> Path:
+        folder, config = self.work / name, self.config
+        if not (folder / "planner.json").is_file():
+            train = config.train(config.tune_steps, 3e-4)
+            fine_tune(Planner.from_pretrained(start), data, out=folder, train=train, resume=True)
+        return folder
+
+    def relabelled(self, driver: Path) -> Path:
+        """Episodes that the bare planner in `driver` drives, with what the cautious MPC would have done."""
+        path, margin = self.work / f"cautious-own-{RELABELLED_SEED}.hdf5", self.config.cautious_margin
+        if not path.is_file():
+            settings = {**BARE, "candidates": self.config.relative_candidates}
+            operator = AgentConfig(filtered=False)
+            policy = PolicyConfig(planner=str(driver), settings=settings, agent=operator)
+            collect(
+                CollectConfig(
+                    env=self.config.env,
+                    out=path,
+                    episodes=self.config.relabelled,
+                    seed=RELABELLED_SEED,
+                    behaviour="policy",
+                    margin=(margin, margin),
+                    candidates=150,
+                ),
+                driver=partial(agent_policy, policy),
+                progress=False,
+            )
+        return path
 
     def relative(self) -> Path:
         """Folder of the relative reward that turns the reckless planner into the cautious one."""

@@ -44,6 +44,8 @@ class BenchSteering:
     curve_episodes: int = 8
     cautious_margin: float = 0.25
     """Metres that the cautious behaviour policy keeps from hazards."""
+    relabelled: int = 20
+    """Episodes of the cautious planner's own driving, relabelled by that policy."""
     collected: int = 30
     """Episodes of the cautious and of the reckless behaviour policy."""
     tune_steps: int = 2000

@@ -53,7 +53,7 @@ class SteeringConfig:
     relabelled: int = 20
     collected: int = 30
     tune_steps: int = 2000
-    relative_steps: int = 3000
+    relative_steps: int = 8000
     relative_guidance: float = 2.5
     relative_weight: float = 0.0
     relative_candidates: int = 2
@@ -236,7 +236,9 @@ class SteeringModels:
         if not (folder / "relative.json").is_file():
             planners = {name: Planner.from_pretrained(path) for name, path in self.styles().items()}
             data = self.windows(first=TRAIN_SEEDS, episodes=config.collected)
-            both = MixedWindows([part for side in data.values() for part in side.windows.parts])
+            own = self._windows_of([self.relabelled(self.work / "planner-cautious-first")])
+            sides = (*data.values(), own)  # the situations that either planner gets into
+            both = MixedWindows([part for side in sides for part in side.windows.parts])
             fit_relative(
                 planners["reckless"],
                 planners["cautious"],

@@ -50,7 +50,7 @@ class BenchSteering:
     """Episodes of the cautious and of the reckless behaviour policy."""
     tune_steps: int = 2000
     """Training steps of the cautious and the reckless planner, from the given one."""
-    relative_steps: int = 3000
+    relative_steps: int = 8000
     relative_guidance: float = 2.5
     """1 moves the reckless planner's plans onto the cautious one's, more exaggerates."""
     relative_weight: float = 0.0

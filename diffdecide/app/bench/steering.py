@@ -13,7 +13,8 @@ import torch
 
 from diffdecide.app.alignment import Taste
 from diffdecide.app.bench.steered import Rows, Variant, column, improvement, play, summary
-from diffdecide.app.bench.steering_models import BARE, HELD_OUT_SEEDS, SteeringConfig, SteeringModels
+from diffdecide.app.bench.steering_config import SteeringConfig
+from diffdecide.app.bench.steering_models import BARE, HELD_OUT_SEEDS, SteeringModels
 from diffdecide.app.rewards import RewardChoice
 from diffdecide.files import read_json, write_json
 from diffdecide.intervals import bootstrap_mean, paired_difference

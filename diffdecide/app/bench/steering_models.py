@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from diffdecide.app.agent import AgentConfig
 from diffdecide.app.agent_policy import PolicyConfig, agent_policy, find_planner
 from diffdecide.app.alignment import AlignConfig, Taste, align_planner, data_for, fine_tune, fit_relative, taste_score
+from diffdecide.app.bench.steering_config import SteeringConfig
 from diffdecide.app.training import PlannerData
 from diffdecide.data.collect import CollectConfig, collect
 from diffdecide.data.mixed import MixedWindows
@@ -35,66 +36,6 @@ STYLES = ("cautious", "reckless")
 TRAIN_SEEDS, HELD_OUT_SEEDS = 3000, 4000  # of the cautious and the reckless episodes
 
 
-@dataclass(frozen=True, kw_only=True)
-class SteeringConfig:
-    """See the options of `diffdecide bench steering`."""
-
-    env: str = "SafetyPointGoal1-v0"
-    planner: str = "default"
-    episodes: int = 20
-    seed: int = 10_000
-    max_steps: int | None = None
-    pairs: int = 4000
-    reward_steps: int = 1000
-    weight: float = 0.3
-    weights: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
-    curve_episodes: int = 8
-    cautious_margin: float = 0.25
-    relabelled: int = 20
-    collected: int = 30
-    tune_steps: int = 2000
-    relative_steps: int = 8000
-    relative_guidance: float = 2.5
-    relative_weight: float = 0.0
-    relative_candidates: int = 2
-    dpo_pairs: int = 2000
-    dpo_steps: int = 300
-    dpo_beta: float = 200.0
-    batch_size: int = 128
-
-    def __post_init__(self) -> None:
-        counts = (
-            "episodes",
-            "pairs",
-            "reward_steps",
-            "curve_episodes",
-            "collected",
-            "relabelled",
-            "tune_steps",
-            "dpo_steps",
-        )
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for value in (self.weight, *self.weights):
-            if not 0 < value < float("inf"):
-                raise ValueError(f"weights must be positive and finite, got {value}")
-
-    def train(self, steps: int, rate: float) -> TrainConfig:
-        return TrainConfig(
-            steps=steps,
-            batch_size=self.batch_size,
-            learning_rate=rate,
-            warmup_steps=min(50, steps),
-            ema_decay=0.99,
-            checkpoint_every=300,
-            keep_checkpoints=1,
-            tracker=None,
-            progress=False,
-            device="cpu",
-        )
-
-
 class SteeringModels:
     """Models and data of the bench.
 
@@ -106,6 +47,20 @@ class SteeringModels:
     def __init__(self, config: SteeringConfig, data: Path, work: Path) -> None:
         self.config, self.data, self.work = config, data, work
         self._windows: dict[int, dict[str, PlannerData]] = {}
+
+    def _train(self, steps: int, rate: float) -> TrainConfig:
+        return TrainConfig(
+            steps=steps,
+            batch_size=self.config.batch_size,
+            learning_rate=rate,
+            warmup_steps=min(50, steps),
+            ema_decay=0.99,
+            checkpoint_every=300,
+            keep_checkpoints=1,
+            tracker=None,
+            progress=False,
+            device="cpu",
+        )
 
     @cached_property
     def planner(self) -> str:
@@ -131,7 +86,7 @@ class SteeringModels:
                 held_out,
                 output_dir=folder,
                 settings=replace(
-                    config.train(config.reward_steps, 2e-2 if linear else 3e-3),
+                    self._train(config.reward_steps, 2e-2 if linear else 3e-3),
                     weight_decay=0.0 if linear else 0.1,
                     eval_every=max(1, config.reward_steps // 7),
                     checkpoint_every=0,
@@ -204,7 +159,7 @@ class SteeringModels:
     def _tuned(self, name: str, start: str, data: PlannerData) -> Path:
         folder, config = self.work / name, self.config
         if not (folder / "planner.json").is_file():
-            train = config.train(config.tune_steps, 3e-4)
+            train = self._train(config.tune_steps, 3e-4)
             fine_tune(Planner.from_pretrained(start), data, out=folder, train=train, resume=True)
         return folder
 
@@ -244,7 +199,7 @@ class SteeringModels:
                 planners["cautious"],
                 replace(data["cautious"], windows=both),
                 out=folder,
-                train=config.train(config.relative_steps, 2e-3),
+                train=self._train(config.relative_steps, 2e-3),
                 resume=True,
             )
         return folder
@@ -258,7 +213,7 @@ class SteeringModels:
                 self.windows(first=TRAIN_SEEDS, episodes=config.collected)["cautious"],
                 taste_score("unhurried", envs.spec(config.env)),
                 out=folder,
-                train=config.train(config.dpo_steps, 1e-4),
+                train=self._train(config.dpo_steps, 1e-4),
                 align=AlignConfig(pairs=config.dpo_pairs),
                 dpo=DPOConfig(beta=config.dpo_beta),
                 resume=True,

@@ -124,3 +124,10 @@ def test_runs_with_other_settings_are_not_mixed(small_planner, tmp_path, capsys)
     assert bench("rows", *options, "--episodes", 1) == 0
     assert bench("rows", *options, "--episodes", 1, "--margin", 0.1) == 2
     assert "other settings" in capsys.readouterr().err
+
+
+def test_results_of_evaluate_make_a_table_too(tmp_path):
+    result([20.0, 24.0], costs=[0.0, 9.0]).save(tmp_path / "lost_readings.json")
+    text = write_table(tmp_path)
+    assert "| lost readings | 2 | 22 [" in text
+    assert "| 9 |" in text

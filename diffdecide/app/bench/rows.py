@@ -143,8 +143,12 @@ def run_row(row: Row, config: RowsConfig, out: Path, *, progress: bool = True) -
 
 
 def load_rows(folder: Path) -> dict[str, EvaluationResult]:
-    """The rows that `folder` holds, in the order of the table; ValueError where it holds none."""
+    """The rows that `folder` holds, in the order of the table; ValueError where it holds none.
+
+    In a folder without any row of the main table every JSON file is taken for a result of `diffdecide evaluate`.
+    """
     found = {row.name: folder / f"{row.name}.json" for row in ROWS if (folder / f"{row.name}.json").is_file()}
+    found = found or {path.stem: path for path in sorted(folder.glob("*.json"))}
     if not found:
         raise ValueError(f"{folder} holds no rows: expected files such as {ROWS[0].name}.json")
     return {name: EvaluationResult.load(path) for name, path in found.items()}
@@ -158,17 +162,19 @@ def table_of_rows(results: Mapping[str, EvaluationResult]) -> str:
     success = any(result.meta.get("env", "").find("Zones") >= 0 for result in results.values())
     if success:
         titles.insert(2, "success")
+    told = {row.name: row.title for row in ROWS if row.name in results}
+    told |= {name: name.replace("_", " ") for name in results if name not in told}
     lines = []
-    for row in ROWS:
-        result = results.get(row.name)
-        if result is None or not result.episodes:
+    for name, title in told.items():
+        result = results[name]
+        if not result.episodes:
             continue
         cost = result.aggregate()["cost"]
         share = difference = None
-        if ceiling is not None and row.name != CEILING:
+        if ceiling is not None and name != CEILING:
             share = f"{100 * share_of(result, ceiling):.0f} %"
             difference = result.compare(ceiling)
-        cells: list[Any] = [row.title, len(result.episodes), result.interval("return"), share, difference]
+        cells: list[Any] = [title, len(result.episodes), result.interval("return"), share, difference]
         cells += [result.interval("cost"), f"{cost['max']:g}", f"{cost['cvar_0.1']:.3g}", _percent(result, "stuck")]
         cells += [_mean(result, name) for name in ("interventions", "infeasible", "plan_ms", "control_ms")]
         if success:

@@ -34,7 +34,7 @@ class SteeringConfig:
     tune_steps: int = 2000
     """Training steps of the cautious and the reckless planner, from the given one."""
     relative_steps: int = 8000
-    relative_guidance: float = 2.5
+    relative_guidance: float = 3.0
     """1 moves the reckless planner's plans onto the cautious one's, more exaggerates."""
     relative_weight: float = 0.0
     """Of ranking by the relative reward beside guiding by it."""

@@ -131,3 +131,17 @@ def test_results_of_evaluate_make_a_table_too(tmp_path):
     text = write_table(tmp_path)
     assert "| lost readings | 2 | 22 [" in text
     assert "| 9 |" in text
+
+
+def test_the_filter_check_makes_a_table(tmp_path, capsys):
+    from safety.filter_check import main as filter_check
+
+    out, page = tmp_path / "filter_check.json", tmp_path / "page.md"
+    run = ["--tasks", "SafetyPointCircle1-v0", "--policies", "random", "--episodes", "1", "--max-steps", "20"]
+    filter_check([*run, "--out", str(out)])
+    page.write_text("<!-- results:filter_check -->\n<!-- /results:filter_check -->\n")
+    assert bench("table", out, "--into", page) == 0
+    assert "| SafetyPointCircle1-v0 | random | 1 | 0 | 0 |" in page.read_text()
+    out.write_text('{"rows": []}')
+    assert bench("table", out) == 2
+    assert "is no file of" in capsys.readouterr().err

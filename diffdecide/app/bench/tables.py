@@ -21,12 +21,13 @@ def finished_instructions(folder: Path) -> dict[str, EvaluationResult]:
 def make_table(folder: Path) -> str:
     """Write `folder/table.md` again and return it; ValueError where the folder holds no results of a benchmark.
 
-    The JSON files of `bench rewards` and `bench steering` are taken as well; their tables are returned only.
+    The JSON files of `bench rewards`, `bench steering` and the filter check are taken as well; their tables are only
+    returned.
     """
     from diffdecide.app.bench import denoisers, instructions, latency, rows
 
     if folder.is_file():
-        return rewards_file_table(folder)
+        return file_table(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder of results")
     if (folder / "denoisers.json").is_file():
@@ -41,17 +42,21 @@ def make_table(folder: Path) -> str:
     return rows.write_table(folder)
 
 
-def rewards_file_table(path: Path) -> str:
-    """The table of a file of `bench rewards` or `bench steering`; ValueError where it is something else."""
+def file_table(path: Path) -> str:
+    """The table of a file of `bench rewards`, `bench steering` or the filter check; ValueError for anything else."""
+    from diffdecide.app.bench.filter_table import filter_table, is_filter_check
     from diffdecide.app.bench.reward_table import is_rewards, rewards_table
     from diffdecide.app.bench.steering_table import is_steering, steering_table
 
     record = read_json(path)
-    if is_steering(record):
-        return steering_table(record)
-    if not is_rewards(record):
-        raise ValueError(f"{path} is no file of `bench rewards` or `bench steering`")
-    return rewards_table(record)
+    for is_its, table in (
+        (is_steering, steering_table),
+        (is_filter_check, filter_table),
+        (is_rewards, rewards_table),
+    ):
+        if is_its(record):
+            return table(record)
+    raise ValueError(f"{path} is no file of `bench rewards`, `bench steering` or `python -m safety.filter_check`")
 
 
 def fill_markers(document: Path, tables: Mapping[str, str]) -> list[str]:

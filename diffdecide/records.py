@@ -204,11 +204,17 @@ def _processor() -> str:
     return platform.processor() or "unknown processor"
 
 
+def portable_path(word: str) -> str:
+    """A path as others may read it: relative where it lies below the working directory, else its last name."""
+    path = Path(word)
+    if not path.is_absolute():
+        return word
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else path.name
+
+
 def _portable_command(argv: Sequence[str]) -> str:
     def portable(word: str) -> str:
-        path = Path(word)
-        if not path.is_absolute():
-            return word
-        return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else path.name
+        name, equals, value = word.partition("=")  # NAME=PATH, --option=PATH
+        return f"{name}={portable_path(value)}" if equals else portable_path(word)
 
     return shlex.join([Path(argv[0]).name, *(portable(word) for word in argv[1:])]) if argv else ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from diffdecide.app.results import markdown_table
 from diffdecide.files import write_json, write_text
 from diffdecide.policy import Policy
-from diffdecide.records import EpisodeRecord, EvaluationResult
+from diffdecide.records import EpisodeRecord, EvaluationResult, portable_path
 from diffdecide.rollout import EpisodeTask
 from safety.caution import DEFAULT_MARGIN
 from safety.tasks.spec import TaskSpec
@@ -122,8 +122,8 @@ def run_instructions(
         resume=True,
         settings={
             "row": row,
-            "planner": config.planner,
-            "bridge": config.bridge if row == "bridge" else None,
+            "planner": portable_path(config.planner),
+            "bridge": portable_path(config.bridge) if row == "bridge" else None,
             "margin": config.margin,
             "prompts": len(prompts),
         },

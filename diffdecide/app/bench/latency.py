@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffdecide.app.results import markdown_table
-from diffdecide.records import provenance
+from diffdecide.records import portable_path, provenance
 
 if TYPE_CHECKING:
     from diffdecide.app.agent import Agent
@@ -124,7 +124,7 @@ def measure_latency(config: LatencyConfig) -> dict[str, Any]:
     together = (sum(plain["plan"]) + sum(plain["filter"])) / len(plain["step"])
     return {
         "env": config.env,
-        "planner": config.planner,
+        "planner": portable_path(config.planner),
         "seeds": [config.seed, config.seed + config.episodes - 1],
         "threads": 1,
         "steps": len(plain["step"]),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from diffdecide.app.results import markdown_table
 from diffdecide.files import write_text
 from diffdecide.policy import Policy
-from diffdecide.records import EvaluationResult
+from diffdecide.records import EvaluationResult, portable_path
 from safety.caution import DEFAULT_MARGIN
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def run_row(row: Row, config: RowsConfig, out: Path, *, progress: bool = True) -
         resume=True,
         settings={
             "row": row.name,
-            "planner": {"planner": config.planner, "bc": config.cloned}.get(row.policy, row.policy),
+            "planner": portable_path({"planner": config.planner, "bc": config.cloned}.get(row.policy, row.policy)),
             "filter": row.filtered,
             "margin": config.margin,
             "settings": dict(row.settings),

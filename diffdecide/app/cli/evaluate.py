@@ -83,6 +83,7 @@ class Evaluate:
         from diffdecide.app.results import results_table
         from diffdecide.evaluate import EpisodeTask, EvaluationResult, evaluate
         from diffdecide.files import require_writable_folder
+        from diffdecide.records import portable_path
         from safety.corruption import LidarCorruption
         from safety.envs import spec
 
@@ -120,7 +121,7 @@ class Evaluate:
             resume=self.resume,
             corruption=corruption if corruption else None,
             settings={
-                "planner": self.planner,
+                "planner": portable_path(self.planner),
                 "filter": self.filter,
                 "margin": margin,
                 "task": self.task,

@@ -112,9 +112,7 @@ def test_cost_limit_is_checked(limit):
 def test_provenance_names_no_place_of_this_machine(tmp_path):
     meta = provenance(["/usr/lib/bin/diffdecide", "evaluate", "--out", str(tmp_path / "x.json"), "a b"])
     assert meta["command"] == "diffdecide evaluate --out x.json 'a b'"
-    told = provenance(
-        ["/opt/bin/diffdecide", "bench", "mlp=/srv/runs/mlp", "--out=/srv/x", str(Path.cwd() / "y")]
-    )
+    told = provenance(["/opt/bin/diffdecide", "bench", "mlp=/srv/runs/mlp", "--out=/srv/x", str(Path.cwd() / "y")])
     assert told["command"] == "diffdecide bench mlp=mlp --out=x y"
     assert str(tmp_path) not in json.dumps(meta)
 

@@ -47,6 +47,7 @@ class ConstrainedPlanner(Planner):
 
     method: Method = Unconstrained()
     figures: list[ProposalFigures]
+    _held: MotionConstraints | None = None  # what the last drawing was held to
 
     @classmethod
     def with_method(cls, folder: str | Path, method: Method, **overrides: Any) -> ConstrainedPlanner:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -146,21 +146,31 @@ class SteeringModels:
         The cautious one is trained in two rounds (DAgger: Ross et al., 2011): a planner that has only seen the MPC
         drive does not know what to do where its own mistakes take it, and that is where cost comes from.
         """
-        config = self.config
-        shown = {name: self.windows(first=TRAIN_SEEDS, episodes=config.collected)[name] for name in STYLES}
-        first = self._tuned("planner-cautious-first", self.planner, shown["cautious"])
-        own = self._windows_of([self.relabelled(first)])
-        both = replace(shown["cautious"], windows=MixedWindows([*shown["cautious"].windows.parts, *own.windows.parts]))
         return {
-            "cautious": self._tuned("planner-cautious", str(first), both),
-            "reckless": self._tuned("planner-reckless", self.planner, shown["reckless"]),
+            "cautious": self._tuned("planner-cautious", self._first, lambda: [self._shown["cautious"], self._own]),
+            "reckless": self._tuned("planner-reckless", self.planner, lambda: [self._shown["reckless"]]),
         }
 
-    def _tuned(self, name: str, start: str, data: PlannerData) -> Path:
-        folder, config = self.work / name, self.config
+    @cached_property
+    def _first(self) -> str:
+        """Folder of the cautious planner after its first round."""
+        return str(self._tuned("planner-cautious-first", self.planner, lambda: [self._shown["cautious"]]))
+
+    @property
+    def _shown(self) -> dict[str, PlannerData]:
+        return self.windows(first=TRAIN_SEEDS, episodes=self.config.collected)
+
+    @cached_property
+    def _own(self) -> PlannerData:
+        """Windows of what the cautious planner did by itself, relabelled."""
+        return self._windows_of([self.relabelled(Path(self._first))])
+
+    def _tuned(self, name: str, start: str, data: Callable[[], Sequence[PlannerData]]) -> Path:
+        """Folder of the planner `start`, trained on; the data are only made where it is not there yet."""
+        folder = self.work / name
         if not (folder / "planner.json").is_file():
-            train = self._train(config.tune_steps, 3e-4)
-            fine_tune(Planner.from_pretrained(start), data, out=folder, train=train, resume=True)
+            train = self._train(self.config.tune_steps, 3e-4)
+            fine_tune(Planner.from_pretrained(start), _together(data()), out=folder, train=train, resume=True)
         return folder
 
     def relabelled(self, driver: Path) -> Path:
@@ -190,14 +200,10 @@ class SteeringModels:
         config, folder = self.config, self.work / "relative"
         if not (folder / "relative.json").is_file():
             planners = {name: Planner.from_pretrained(path) for name, path in self.styles().items()}
-            data = self.windows(first=TRAIN_SEEDS, episodes=config.collected)
-            own = self._windows_of([self.relabelled(self.work / "planner-cautious-first")])
-            sides = (*data.values(), own)  # the situations that either planner gets into
-            both = MixedWindows([part for side in sides for part in side.windows.parts])
             fit_relative(
                 planners["reckless"],
                 planners["cautious"],
-                replace(data["cautious"], windows=both),
+                _together([*self._shown.values(), self._own]),  # the situations that either planner gets into
                 out=folder,
                 train=self._train(config.relative_steps, 2e-3),
                 resume=True,
@@ -210,7 +216,7 @@ class SteeringModels:
         if not (folder / "planner.json").is_file():
             align_planner(
                 Planner.from_pretrained(self.planner),
-                self.windows(first=TRAIN_SEEDS, episodes=config.collected)["cautious"],
+                self._shown["cautious"],
                 taste_score("unhurried", envs.spec(config.env)),
                 out=folder,
                 train=self._train(config.dpo_steps, 1e-4),
@@ -219,3 +225,8 @@ class SteeringModels:
                 resume=True,
             )
         return folder
+
+
+def _together(data: Sequence[PlannerData]) -> PlannerData:
+    """The windows of all, with the first one's facts."""
+    return replace(data[0], windows=MixedWindows([part for side in data for part in side.windows.parts]))

@@ -11,7 +11,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from safety import envs, truth
+from safety._report import commit, machine, write_whole
 from safety.check_policies import POLICIES, make_policy
 from safety.corruption import CorruptedLidar, LidarCorruption
 from safety.guard import GeometricGuard
@@ -191,17 +191,17 @@ def finished(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 def save(path: Path, settings: dict[str, Any], records: Sequence[dict[str, Any]]) -> None:
     """Write everything, in one piece or not at all; one line per record."""
-    from safety.filter_timing import commit
-
-    machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
-    head = {"format": FORMAT, "settings": settings, "commit": commit(), "machine": machine, "rows": summarise(records)}
+    head = {
+        "format": FORMAT,
+        "settings": settings,
+        "commit": commit(),
+        "machine": machine(),
+        "rows": summarise(records),
+    }
     ordered = sorted(records, key=lambda record: (record["env"], record["policy"], record["seed"]))
     lines = ",\n".join("    " + json.dumps(record) for record in ordered)
     text = json.dumps(head, indent=2)[:-2] + f',\n  "records": [\n{lines}\n  ]\n}}\n'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(text)
-    partial.replace(path)
+    write_whole(path, text)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from safety._report import commit, machine, write_whole
 from safety.dynamics import dynamics_for
 from safety.moving_filter import MovingFilter
 from safety.projection import project
@@ -102,15 +100,6 @@ def _met(name: str, value: float) -> bool:
     return value >= MARKS[name] if name.startswith("cvxpy") else value <= MARKS[name]
 
 
-def commit() -> str | None:
-    """The checkout's commit, None outside one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -123,15 +112,12 @@ def main() -> None:
     report = {
         **timing(options.seed, options.rounds),
         "commit": commit(),
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.system()},
+        "machine": machine(),
     }
     text = json.dumps(report, indent=2) + "\n"
     print(text, end="")
     if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        partial = options.out.with_name(options.out.name + ".tmp")
-        partial.write_text(text)
-        partial.replace(options.out)
+        write_whole(options.out, text)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from safety._report import write_whole
 from safety.calibration import conformal_quantile
 from safety.caution import DEFAULT_MARGIN
 from safety.controllers.objective import SubGoal
@@ -62,10 +63,7 @@ class MarginReport:
 
     def save(self, path: Path) -> None:
         """Write JSON, in one piece or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".tmp")
-        partial.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n")
-        partial.replace(path)
+        write_whole(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> MarginReport:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from safety._report import commit, machine, write_whole
 from safety.projection.problem import Status
 from safety.projection.problems import KINDS, ProjectionProblem, random_problem
 from safety.projection.project import Method, project
@@ -122,15 +120,6 @@ def speed(seed: int, repeats: int = 21) -> dict[str, float]:
     return result
 
 
-def _commit() -> str | None:
-    """The checkout's commit, None outside one."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=10_000)
@@ -140,19 +129,16 @@ def main() -> None:
     report = {
         "problems": options.problems,
         "seed": options.seed,
-        "commit": _commit(),
+        "commit": commit(),
         "marks": {"objective": OBJECTIVE_MARK, "feasibility_m": FEASIBILITY_MARK},
         "methods": compare(options.problems, options.seed),
         "us_per_point_16_rows": speed(options.seed),
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.system()},
+        "machine": machine(),
     }
     text = json.dumps(report, indent=2) + "\n"
     print(text, end="")
     if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        partial = options.out.with_name(options.out.name + ".tmp")
-        partial.write_text(text)
-        partial.replace(options.out)
+        write_whole(options.out, text)
 
 
 if __name__ == "__main__":

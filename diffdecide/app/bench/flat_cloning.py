@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from diffdecide.data.episode import Episode
     from safety.layout import EnvSpec
 
+MOST_STEPS = 100_000  # what OSRL trains cloning for; more only learns the data by heart
+
 
 @dataclass(frozen=True, kw_only=True)
 class FlatCloningConfig:
@@ -114,7 +116,9 @@ class FlatCloningPolicy:
 def train_flat_cloning(
     episodes: Sequence[Episode], out: Path, *, seed: int, seconds: float, safe_below: float | None = None
 ) -> dict[str, Any]:
-    """Train for `seconds` of processor time, on all episodes or on those whose cost is at most `safe_below`.
+    """Train on all episodes or on those whose cost is at most `safe_below`.
+
+    It ends after `seconds` of processor time or `MOST_STEPS`, whatever comes first.
 
     Raises:
         ValueError: no episode is left.
@@ -131,9 +135,9 @@ def train_flat_cloning(
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)
     generator = torch.Generator().manual_seed(seed)
     watch, steps, loss = Stopwatch(), 0, float("nan")
-    while (spent := watch.spent) < seconds or steps == 0:
+    while (done := max(watch.spent / seconds, steps / MOST_STEPS)) < 1 or steps == 0:
         for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * max(0.02, 1 - spent / seconds)
+            group["lr"] = 1e-3 * max(0.02, 1 - done)
         rows = torch.randint(len(observations), (512,), generator=generator)
         parts = model.loss({"observation": observations[rows], "action": actions[rows]}, generator)
         optimizer.zero_grad()
@@ -141,4 +145,4 @@ def train_flat_cloning(
         optimizer.step()
         steps, loss = steps + 1, float(parts["loss"].detach())
     model.save_pretrained(out)
-    return {"steps": steps, "seconds": spent, "wall": watch.wall, "loss": loss, "episodes": len(chosen)}
+    return {"steps": steps, "seconds": watch.spent, "wall": watch.wall, "loss": loss, "episodes": len(chosen)}

@@ -19,7 +19,7 @@ from diffdecide.app.bench.safe_rl_methods import METHODS, Cell, Means, build
 from diffdecide.files import read_json, write_json
 from diffdecide.records import EvaluationResult, provenance
 
-VERSION = 2
+VERSION = 3
 MARK = "safe_rl.json"
 # What one cell may fail by without costing the others.
 FAILURES = (ValueError, ImportError, RuntimeError, FloatingPointError, OSError)
@@ -34,7 +34,8 @@ class SafeRLConfig:
         limits: cost limits, run-time inputs of the methods that use one.
         training_seeds: of the methods that are trained.
         episodes: per cell; cell seeds are the same for all methods.
-        seconds: training time per model, of one core.
+        seconds: training time per method and training seed, of one core; a method that takes a model per limit
+            divides it among them.
         margin: m, of the filter.
         shard: (i, n): run the i-th of n parts (1 is the first); cells that share a model are in one part.
     """
@@ -205,6 +206,7 @@ def run_cell(cell: Cell, config: SafeRLConfig, out: Path) -> EvaluationResult:
         file=config.data.get(cell.env),
         models=out / cell.env / "models",
         seconds=config.seconds,
+        limits=len(config.limits),
         margin=config.margin,
         default_limit=min(config.limits),
     )

@@ -59,6 +59,11 @@ class MethodSpec:
             return not is_embedded(env_id)
         return self.base in ("ours-budget", "bc", "coptidice", "cdt")
 
+    @property
+    def model_per_limit(self) -> bool:
+        """Whether every cost limit takes a model of its own; they share the method's budget."""
+        return self.safe_only or self.base == "coptidice"
+
     def heeds_limit(self, env_id: str) -> bool:
         """Whether what it does depends on the cost limit; of other methods the limits share their episodes."""
         if self.base == "ours":
@@ -140,7 +145,8 @@ class Means:
     Attributes:
         file: data file of the cell's environment; None where there is none.
         models: folder of the environment's trained models.
-        seconds: training time per model, of one core.
+        seconds: training time per method and training seed, of one core.
+        limits: cost limits in the table; methods with a model for each divide their time by them.
         margin: m, of the geometric filter.
         default_limit: taken by methods that need some limit but do not heed it.
     """
@@ -148,6 +154,7 @@ class Means:
     file: str | None
     models: Path
     seconds: float
+    limits: int
     margin: float
     default_limit: float
 
@@ -234,7 +241,8 @@ def _trained(cell: Cell, method: MethodSpec, means: Means) -> Path:
     if cell.model is None:
         raise ValueError(f"{cell.method} is not trained in {cell.env}")
     file, seed = _data(cell, means), int(cell.training_seed or 0)
-    budget: dict[str, Any] = {"seed": seed, "seconds": means.seconds}
+    seconds = means.seconds / means.limits if method.model_per_limit else means.seconds
+    budget: dict[str, Any] = {"seed": seed, "seconds": seconds}
 
     def train(out: Path) -> dict[str, Any]:
         if method.base == "ours":

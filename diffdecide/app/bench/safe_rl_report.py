@@ -99,8 +99,9 @@ def write_report(config: SafeRLConfig, out: Path) -> str:
     if config.data:
         parts.append("### Data\n\n" + data_table(config.data))
     head = (
-        f"Training {config.seconds / 60:g} minutes per model on one core. Scores as in DSRL; CVaR is the mean of the "
-        "worst 10 % of the episodes; brackets are 95 % bootstrap intervals.\n\n"
+        f"Training {config.seconds / 60:g} minutes per method and seed on one core; a method with a model per limit "
+        "divides them. Scores as in DSRL; CVaR is the mean of the worst 10 % of the episodes; brackets are 95 % "
+        "bootstrap intervals.\n\n"
     )
     text = head + "\n".join(part for part in parts if part)
     write_text(out / "table.md", text)

@@ -72,7 +72,7 @@ class BenchSafeRL:
     episodes: int = 20
     seed: int = 10_000
     minutes: float = 10.0
-    """Training time per model: minutes of one core, which are minutes on the clock where nothing else runs."""
+    """Training time per method and seed in minutes of one core; a method with a model per limit divides them."""
     margin: float = 0.03
     """Metres that the filter keeps."""
     workers: int = 1

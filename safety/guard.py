@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from safety.constraints import HalfSpace
 from safety.filters import FilterConfig, FilterReport
 from safety.layout import EnvSpec
 from safety.moving_filter import MovingFilter
@@ -66,6 +67,8 @@ class GeometricGuard:
         self._memory = SceneMemory(self.filter.hard_kinds, spec.dt) if memory and env is None else None
         self._walls = Walls(spec)
         self.scene: Scene | None = None
+        self.walls: tuple[HalfSpace, ...] = ()  # in the scene's frame
+        self._sees = False
 
     def reset(self) -> None:
         """Begin an episode: forget all that was seen."""
@@ -75,7 +78,7 @@ class GeometricGuard:
             self._memory.reset()
         self._walls.reset()
         self.filter.reset()
-        self.scene = None
+        self.scene, self.walls, self._sees = None, (), False
 
     def guard(
         self,
@@ -89,20 +92,40 @@ class GeometricGuard:
         Raises:
             ValueError: the action is not finite or of the wrong shape.
         """
-        observation = np.asarray(observation, dtype=np.float64)
+        self.see(observation)
+        return self.decide(action, plan=plan)
+
+    def see(self, observation: NDArray[np.floating]) -> Scene | None:
+        """What stands where after `observation` [O], once per step; None while nothing can be made of it."""
+        self._sees = self._look(np.asarray(observation, dtype=np.float64))
+        return self.scene if self._sees else None
+
+    def decide(self, action: NDArray[np.floating], *, plan: NDArray[np.floating] | None = None) -> FilterReport:
+        """The nearest safe action by what `see` saw last; for those who plan on that scene first.
+
+        Raises:
+            ValueError: as `guard`.
+        """
+        if not self._sees or self.scene is None:
+            return self._blind()
+        return self.filter.filter(self.scene, action, walls=self.walls, plan=plan)
+
+    def _look(self, observation: NDArray[np.float64]) -> bool:
+        """Take the scene and the walls from `observation`; False if it tells nothing."""
         if self._tracker is None:
             from safety import truth
 
             scene = truth.scene(self._env)
             if not (np.isfinite(scene.state).all() and np.isfinite(scene.positions).all()):
-                return self._blind()  # the physics diverged
-            self.scene = scene
-            return self.filter.filter(self.scene, action, walls=self._walls.world(), plan=plan)
+                return False  # the physics diverged
+            self.scene, self.walls = scene, self._walls.world()
+            return True
         if not np.isfinite(observation).all():
-            return self._blind()
+            return False
         scene = self._tracker.update(observation)
         self.scene = scene if self._memory is None else self._memory.recall(scene)
-        return self.filter.filter(self.scene, action, walls=self._walls.decoded(scene, observation), plan=plan)
+        self.walls = self._walls.decoded(scene, observation)
+        return True
 
     def _blind(self) -> FilterReport:
         """Brake: nothing else is known to be safe without eyes."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffdecide.app.embedded import bridge_folder, planner_folder
+from diffdecide.app.other_task import OtherTask, for_other_task
 from diffdecide.app.rewards import LoadedReward, RewardChoice
 from diffdecide.features import SceneEncoder
 from diffdecide.plan import Plan
@@ -77,6 +78,7 @@ class Agent:
         self.rewards = tuple(rewards)
         self._own_preferences = tuple(planner.preferences) if rewards else ()
         self.planner = planner
+        self._own_config = planner.config
         self.bridge = bridge
         self.config = config or AgentConfig()
         self.goals = GoalSpace()
@@ -122,10 +124,9 @@ class Agent:
             ValueError: the planner was not trained for this environment's agent and observation, or a reward was
                 learned for another environment.
         """
-        known = self.planner.config.environments
-        if spec.id not in known:
-            raise ValueError(f"this planner was trained for {', '.join(known)}, not for {spec.id}")
         if self._spec != spec:  # the sensor's errors count too
+            self._other = self._other_task(spec)
+            self.planner.config = self._own_config if self._other is None else for_other_task(self._own_config)
             if self.rewards:
                 learned = (reward.preference(spec, self.planner) for reward in self.rewards)
                 self.planner.preferences = (*self._own_preferences, *learned)
@@ -133,6 +134,8 @@ class Agent:
             self._encoder = SceneEncoder(spec, self.planner.config.features)
             self._spec = spec
         self._tracker.reset()
+        if self._other is not None:
+            self._other.reset()
         self._encoder.reset()
         self.planner.reset(seed=seed)
         self._set_margin("normal" if "Zones" in spec.id else "rush")
@@ -145,10 +148,25 @@ class Agent:
         self._previous_action = np.zeros(spec.action_dim)
         self._budget = Budget(self.config.cost_limit)
 
+    def _other_task(self, spec: EnvSpec) -> OtherTask | None:
+        """How a task that the planner was not trained for is told to it; None for those that it was."""
+        config = self.planner.config
+        if spec.id in config.environments:
+            return None
+        refusal = f"this planner was trained for {', '.join(config.environments)}, not for {spec.id}"
+        if spec.agent != config.agent or "Zones" in spec.id:
+            raise ValueError(refusal)
+        try:
+            return OtherTask(spec, margin=self.config.margin)
+        except ValueError as error:
+            raise ValueError(f"{refusal}, and cannot be told what to do there: {error}") from None
+
     def _set_margin(self, caution: str) -> None:
         """Only through `margin_for`, which never returns less than the operator's margin."""
         self.margin = margin_for(caution, self.config.margin)
         self._filter = SafetyFilter(self.planner.dynamics, margin=self.margin)
+        if self._other is not None:
+            self._other.set_margin(self.margin)
 
     def instruct(self, text: str) -> Understanding:
         """Take an instruction in words; a declined one leaves the agent as it was.
@@ -203,18 +221,18 @@ class Agent:
         if self._spec is None:
             raise ValueError("call reset(env_spec) before act(observation)")
         started = time.perf_counter()
-        scene = self._tracker.update(observation)
+        scene, seen = self._perceive(observation)
         self._follow(scene)
-        tokens = self._encoder.encode(scene, self._previous_action)
+        tokens = self._encoder.encode(seen, self._previous_action)
         perceived = time.perf_counter()
         zones = self._forbidden(scene)
         report: dict[str, Any] = {"perception_ms": 1e3 * (perceived - started)}
         if self._task is None and "Zones" in self._spec.id:
-            report["budget"] = self._spend(scene, cost)
+            report["budget"] = self._spend(seen, cost)
             return self._wait(scene, report)
         if self._plan is None or self._used >= self.planner.config.replan:
             self._plan = self.planner.plan(
-                scene,
+                seen,
                 tokens,
                 self._row(),
                 constraints=zones,
@@ -228,7 +246,11 @@ class Agent:
         self._used += 1
         if self.config.filtered:
             before = time.perf_counter()
-            result = self._filter.filter(scene, value, soft=zones, plan=self._plan.actions[self._used - 1 :])
+            rest = self._plan.actions[self._used - 1 :]
+            if self._other is None:
+                result = self._filter.filter(scene, value, soft=zones, plan=rest)
+            else:
+                result = self._other.filter(value, rest)
             value = np.asarray(result.action, dtype=np.float64)
             report |= {
                 "filter_ms": 1e3 * (time.perf_counter() - before),
@@ -239,9 +261,16 @@ class Agent:
                 "slack": result.slack,
             }
         self._previous_action = np.asarray(self.planner.dynamics.effective(value))
-        report["budget"] = self._spend(scene, cost)
+        report["budget"] = self._spend(seen, cost)
         report |= {"current": self._current, "margin": self.margin, "plan": self._plan, "scene": scene}
         return Action(value, report)
+
+    def _perceive(self, observation: np.ndarray) -> tuple[Scene, Scene]:
+        """The scene, and what the planner is shown of it."""
+        if self._other is not None:
+            return self._other.see(observation)
+        scene = self._tracker.update(observation)
+        return scene, scene
 
     def _wait(self, scene: Scene, report: dict[str, Any]) -> Action:
         """Nobody has asked for anything yet (or the request was declined): brake and stand."""
@@ -276,7 +305,11 @@ class Agent:
 
     def _spend(self, scene: Scene, cost: float | None) -> dict[str, Any]:
         """Charge the budget: the cost where it is observed, else whether the decoded scene says that it cost."""
-        hazards = scene.of_kind("hazards")
-        gaps = np.linalg.norm(scene.positions[hazards] - scene.state[:2], axis=1) - scene.radii[hazards]
-        remaining = self._budget.spend(cost, predicted=float((gaps <= 0).any()))
+        if self._other is None:
+            hazards = scene.of_kind("hazards")
+            gaps = np.linalg.norm(scene.positions[hazards] - scene.state[:2], axis=1) - scene.radii[hazards]
+            predicted = bool((gaps <= 0).any())
+        else:
+            predicted = self._other.costs(scene)
+        remaining = self._budget.spend(cost, predicted=float(predicted))
         return {"remaining": remaining, "observed": cost is not None}

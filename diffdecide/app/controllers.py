@@ -14,6 +14,8 @@ from safety.caution import DEFAULT_MARGIN
 if TYPE_CHECKING:
     import gymnasium
 
+    from safety.constraints import HalfSpace
+    from safety.controllers.circle import CircleJudge
     from safety.controllers.objective import SubGoal
     from safety.layout import EnvSpec
     from safety.scene import Scene
@@ -64,6 +66,9 @@ class ControllerPolicy:
         self._tracker.reset()
         if self._controller is not None:
             self._controller.reset(seed=seed)
+        if self._view is not None:
+            self._view.reset()
+        self._walls.reset()
         self._set_margin("normal" if "Zones" in spec.id else "rush")
         self._generator = np.random.default_rng(seed)
         self._steps = 0
@@ -79,10 +84,14 @@ class ControllerPolicy:
         from safety.controllers.proportional import ProportionalController
         from safety.dynamics import dynamics_for
         from safety.perception import LidarTracker
+        from safety.tasks.driving import DrivingView
+        from safety.walls import Walls
 
         config, dynamics = self.config, dynamics_for(spec.agent)
         self._spec, self._dynamics = spec, dynamics
         self._tracker = LidarTracker(spec)
+        self._view = None if "Zones" in spec.id else DrivingView(spec)
+        self._walls = Walls(spec)
         self._controller: Any = None
         self._replan = 1
         if config.controller == "mpc":
@@ -118,7 +127,7 @@ class ControllerPolicy:
         if self._controller is None:
             value = self._generator.uniform(-1, 1, size=self._spec.action_dim)
         else:
-            value = np.asarray(self._controller.act(scene, self._sub_goal(scene)), dtype=np.float64)
+            value = np.asarray(self._controller.act(*self._errand(scene, observation)), dtype=np.float64)
             if self._steps % self._replan == 0:  # in between, the controller only reads the next action off its plan
                 report["plan_ms"] = 1e3 * (time.perf_counter() - started)
         self._steps += 1
@@ -138,6 +147,21 @@ class ControllerPolicy:
     def _scene(self, decoded: Scene) -> Scene:
         return decoded
 
+    def _walls_around(self, scene: Scene, observation: np.ndarray) -> tuple[HalfSpace, ...]:
+        return self._walls.decoded(scene, observation)
+
+    def _errand(self, scene: Scene, observation: np.ndarray) -> tuple[Scene, SubGoal | CircleJudge]:
+        """The scene to plan in and what the controller is asked to do there."""
+        from safety.controllers.errand import errand
+        from safety.controllers.objective import SubGoal
+
+        if self._view is None or self._task is not None:
+            return scene, self._sub_goal(scene)
+        walls = self._walls_around(scene, observation)
+        if self.config.controller == "mpc":
+            return errand(self._view, scene, walls, margin=self._controller.config.margin)
+        return self._view.see(scene, walls), SubGoal(target="goal")
+
     def _sub_goal(self, scene: Scene) -> SubGoal:
         from safety.controllers.objective import SubGoal
         from safety.scene import zones_around
@@ -150,9 +174,7 @@ class ControllerPolicy:
                 self._leg, self._inside_for = self._leg + 1, 0
             return SubGoal(target=f"{self._legs[self._leg]}_zone", dwell=True)
         if self._task is None or self._judge is None:
-            if not len(scene.of_kind("goal")) and "goal_lidar" not in (self._spec.layout or ()):
-                raise ValueError(f"{self._spec.id} has no goal to drive to, and no task was assigned")
-            return SubGoal(target="goal")
+            raise ValueError(f"{self._spec.id} has no goal besides its zones, and no task was assigned")
         verdict = self._judge.update(zones_around(scene))
         target = self._task.targets[min(verdict.current, len(self._task.targets) - 1)]
         return SubGoal(target=f"{target}_zone", dwell=True, avoid=tuple(f"{zone}_zone" for zone in self._task.avoid))
@@ -177,3 +199,6 @@ class PrivilegedControllerPolicy(ControllerPolicy):
         from safety import truth
 
         return truth.scene(self._env)
+
+    def _walls_around(self, scene: Scene, observation: np.ndarray) -> tuple[HalfSpace, ...]:
+        return self._walls.world()

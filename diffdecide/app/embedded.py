@@ -14,6 +14,13 @@ PLANNERS = {
     "SafetyCarZones1-v0": "car",
 }
 
+# What they drive in without having been trained for it: tasks told as driving, see `safety.tasks.driving`.
+OTHER_TASKS = {
+    f"Safety{agent.title()}{task}-v0": agent
+    for agent in ("point", "car")
+    for task in ("Goal2", "Button1", "Button2", "Push1", "Push2", "Circle1", "Circle2")
+}
+
 
 def planner_folder(name: str | Path, env_id: str | None = None) -> Path:
     """The folder of a planner: a folder itself, an environment id, or "default" for that of `env_id`.
@@ -25,11 +32,12 @@ def planner_folder(name: str | Path, env_id: str | None = None) -> Path:
     if (folder / "planner.json").is_file():
         return folder
     key = env_id if str(name) == "default" else str(name)
-    if key in PLANNERS:
-        return ROOT / PLANNERS[key]
+    folders = PLANNERS | OTHER_TASKS
+    if key in folders:
+        return ROOT / folders[key]
     if folder.is_dir():
         raise ValueError(f"{folder} holds no planner: expected a planner.json in it")
-    known = ", ".join(PLANNERS)
+    known = ", ".join(folders)
     raise ValueError(f"no planner {str(name)!r}: expected a folder with a planner.json, or an environment of {known}")
 
 

@@ -71,6 +71,9 @@ def policy_factory(
     Raises:
         ValueError: no such policy, or it cannot act in this environment, or has no candidates for `reward`.
     """
+    from diffdecide.app.embedded import OTHER_TASKS
+    from diffdecide.app.guarded import GuardedFactory
+
     factory: Callable[[], Policy]
     if reward is not None and (not _is_learned(name) or (Path(name) / "sequence_planner.json").is_file()):
         raise ValueError(f"a reward chooses among the candidates of a planner, and {name!r} has none")
@@ -88,7 +91,9 @@ def policy_factory(
         folder = str(find_planner(name, spec.id))
         factory = partial(agent_policy, PolicyConfig(planner=folder, agent=operator, rewards=rewards))
     else:
-        factory = baseline_factory(name, filtered=filtered, margin=margin)
+        guarded = filtered and spec.id in OTHER_TASKS  # walls, vases and gremlins are the guard's business
+        factory = baseline_factory(name, filtered=filtered and not guarded, margin=margin)
+        factory = GuardedFactory(factory, margin) if guarded else factory
     check_policy(factory, spec)
     return factory
 
@@ -99,6 +104,6 @@ def check_policy(factory: Callable[[], Policy], spec: EnvSpec) -> None:
 
 
 def _is_learned(name: str) -> bool:
-    from diffdecide.app.embedded import PLANNERS
+    from diffdecide.app.embedded import OTHER_TASKS, PLANNERS
 
-    return name in LEARNED or name in PLANNERS or Path(name).is_dir()
+    return name in LEARNED or name in PLANNERS or name in OTHER_TASKS or Path(name).is_dir()

@@ -22,12 +22,17 @@ from diffdecide.data.writers import ShardedWriter
 from diffdecide.policy import Policy, TaskPolicy
 from safety import envs, truth
 from safety.caution import PLAN_EXTRA, margin_for
+from safety.controllers.circle import CircleJudge
+from safety.controllers.errand import errand
 from safety.controllers.mpc import MPCConfig, SamplingMPC
 from safety.controllers.objective import SubGoal
 from safety.controllers.proportional import ProportionalController
 from safety.dynamics import dynamics_for
+from safety.scene import Scene
+from safety.tasks.driving import DrivingView
 from safety.tasks.sampling import random_task
 from safety.tasks.spec import TaskJudge, TaskSpec
+from safety.walls import Walls
 
 Behaviour = Literal["mpc", "proportional", "random", "policy"]
 
@@ -136,6 +141,8 @@ class _Collector:
         self.spec = envs.spec(config.env)
         self.dynamics = dynamics_for(self.spec.agent)
         self.zones = "Zones" in config.env
+        self.view = None if self.zones else DrivingView(self.spec)
+        self.walls = Walls(self.spec).world()
         self.proportional = ProportionalController(self.dynamics)
 
     def episode(self, seed: int) -> Episode:
@@ -152,13 +159,15 @@ class _Collector:
         )
         tasks = _TaskStream(rng) if self.zones else None
         observation, _ = self.env.reset(seed=seed)
+        if self.view is not None:
+            self.view.reset()
         if self.driver is not None:
             self.driver.reset(self.spec, seed=seed)
         told: TaskSpec | None = None
         record = _Record()
         for step in range(self.spec.max_steps):
             scene = truth.scene(self.env)
-            sub_goal = tasks.sub_goal() if tasks else SubGoal(target="goal")
+            driven, wanted = self._wanted(scene, tasks, knobs["margin"])
             caution = tasks.task.caution if tasks else "rush"
             plan = None
             if tasks and isinstance(self.driver, TaskPolicy) and tasks.task is not told:
@@ -167,13 +176,14 @@ class _Collector:
             if config.behaviour in ("mpc", "policy"):
                 mpc.config = replace(mpc.config, margin=max(0.0, margin_for(caution) + knobs["margin"]))
                 if step % config.replan == 0:
-                    plan = mpc.plan(scene, sub_goal, elapsed=config.replan if step else 0)
+                    plan = mpc.plan(driven, wanted, elapsed=config.replan if step else 0)
                     current = plan
                 action = current[step % config.replan]
                 if self.driver is not None:
                     action = self.driver.act(observation).value
             elif config.behaviour == "proportional":
-                action = self.proportional.act(scene, sub_goal)
+                assert isinstance(wanted, SubGoal)
+                action = self.proportional.act(driven, wanted)
             else:
                 action = self.dynamics.command(rng.uniform(-1, 1, 2))
             executed = disturbance.apply(np.asarray(action, dtype=np.float64), scene, noise=knobs["noise"])
@@ -189,6 +199,14 @@ class _Collector:
         if tasks:
             metadata["sub_goals"] = tasks.history
         return record.episode(metadata, terminated=bool(terminated))
+
+    def _wanted(self, scene: Scene, tasks: _TaskStream | None, margin: float) -> tuple[Scene, SubGoal | CircleJudge]:
+        """The scene to plan in and what the controller is asked to do there."""
+        if tasks is not None or self.view is None:
+            return scene, tasks.sub_goal() if tasks else SubGoal(target="goal")
+        if self.config.behaviour == "proportional":
+            return self.view.see(scene, self.walls), SubGoal(target="goal")
+        return errand(self.view, scene, self.walls, margin=margin)
 
 
 class _TaskStream:

@@ -75,6 +75,10 @@ def geodesic_field(
     origin = middle - reach
     axis = np.arange(size) * cell
     grid = np.stack(np.meshgrid(axis + origin[0], axis + origin[1], indexing="ij"), -1).reshape(-1, 2)
+    # The target lies between nodes: start from the nodes around it with their true distance.
+    offset = np.sqrt(((grid - target) ** 2).sum(-1))
+    if not len(centers):
+        return GeodesicField(origin=origin, cell=cell, values=offset.reshape(size, size).astype(np.float32))
     weight = np.ones(len(grid))
     for center, radius in zip(centers, radii, strict=True):
         # A disc that holds the target would make every way equally bad: it only bends ways that cross it.
@@ -82,8 +86,6 @@ def geodesic_field(
     start, end, length = _edges(size)
     cost = length * cell * np.maximum(weight[start], weight[end])
     graph = csr_array((cost, (start, end)), shape=(size * size, size * size))
-    # The target lies between nodes: start from the nodes around it with their true distance.
-    offset = np.sqrt(((grid - target) ** 2).sum(-1))
     near = np.argpartition(offset, 4)[:4]
     distance = np.full(size * size, np.inf)
     for node in near:

@@ -55,7 +55,7 @@ def test_compares_with_an_earlier_result_on_the_same_seeds(tmp_path, capsys):
         (["--env", ZONES, "--task", "{"], "not valid JSON"),
         (["--env", ZONES, "--task", '{"kind": "reach", "targets": ["pink"]}'], "pink"),
         (["--env", "SafetyAntGoal1-v0"], "ant"),
-        (["--env", "SafetyPointCircle1-v0"], "no goal"),
+        (["--env", "SafetySwimmerVelocity-v1"], "swimmer"),
         (["--env", GOAL, "--against", "missing.json"], "missing.json: no such file"),
     ],
 )

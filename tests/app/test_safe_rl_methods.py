@@ -78,9 +78,12 @@ def test_shards_share_the_work_and_keep_models_together():
 def test_what_is_trained_and_what_heeds_the_limit_depends_on_the_task():
     ours = METHODS["ours"]
     assert not ours.is_trained(GOAL)
-    assert ours.is_trained(CIRCLE)
-    assert ours.heeds_limit(CIRCLE)
-    assert not METHODS["ours-no-guidance"].heeds_limit(CIRCLE)
+    assert not ours.is_trained(CIRCLE)
+    assert ours.is_trained(SWIMMER)
+    assert ours.heeds_limit(SWIMMER)
+    assert not METHODS["ours-no-guidance"].heeds_limit(SWIMMER)
+    assert Cell(GOAL, "ours-budget", 0, None).model == "planner_seed0"
+    assert Cell(CIRCLE, "ours-budget", 0, 10.0).model == "sequence_seed0"
     assert (
         Cell(GOAL, "coptidice", 0, 40.0).model == Cell(GOAL, "coptidice-filter", 0, 40.0).model == "coptidice40_seed0"
     )
@@ -141,7 +144,7 @@ def test_tasks_without_geometry_get_a_learned_filter_and_say_what_cannot_run(tmp
     failed = run(config, tmp_path / "out", told=lambda text: None)
     assert list(failed) == [f"{SWIMMER}/mpc"]
     table = write_report(config, tmp_path / "out")
-    assert "not run: this controller drives to a goal" in table
+    assert "not run: this controller drives among things" in table
     assert "filter_seed0" in table  # its training is told
     from diffdecide.app.bench.learned_guard import load_learned_guard
 

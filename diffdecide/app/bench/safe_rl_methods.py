@@ -24,6 +24,7 @@ from diffdecide.app.bench.ours import (
     train_sequence_within,
 )
 from diffdecide.app.bench.timing import one_core
+from diffdecide.app.embedded import PLANNERS
 from diffdecide.app.guarded import GuardedFactory
 from diffdecide.files import write_json
 from diffdecide.policy import Action, Policy
@@ -53,6 +54,12 @@ class MethodSpec:
     variant: str = "full"
     safe_only: bool = False
 
+    def is_sequence(self, env_id: str) -> bool:
+        """Whether it is a sequence planner of the task's data file: where no planner with geometry can be trained."""
+        return (self.base == "ours" and not is_embedded(env_id)) or (
+            self.base == "ours-budget" and env_id not in PLANNERS
+        )
+
     def is_trained(self, env_id: str) -> bool:
         """Whether it is trained here, and so run for every training seed."""
         if self.base == "ours":
@@ -66,8 +73,10 @@ class MethodSpec:
 
     def heeds_limit(self, env_id: str) -> bool:
         """Whether what it does depends on the cost limit; of other methods the limits share their episodes."""
-        if self.base == "ours":
-            return embedded_heeds_limit(env_id) if is_embedded(env_id) else self.variant != "no-guidance"
+        if self.base == "ours" and is_embedded(env_id):
+            return embedded_heeds_limit(env_id)
+        if self.is_sequence(env_id):
+            return self.variant != "no-guidance"
         return self.safe_only or self.base in ("coptidice", "cdt")
 
 
@@ -123,6 +132,8 @@ class Cell:
         if not method.is_trained(self.env):
             return None
         kind = {"ours": "sequence", "ours-budget": "planner"}.get(method.base, method.base)
+        if method.is_sequence(self.env):
+            kind = "sequence"
         if method.safe_only:
             kind += f"-safe{self.limit:g}"
         if method.base == "coptidice":
@@ -178,13 +189,13 @@ def build(cell: Cell, means: Means) -> Factory:
         ValueError: the method cannot be run in this environment, or there is no data.
     """
     method = METHODS[cell.method]
-    if method.base in ("ours", "ours-budget") and is_embedded(cell.env):
+    if method.base in ("ours", "ours-budget") and not method.is_sequence(cell.env):
         return _agent(cell, method, means)
-    if method.base == "ours-budget":
+    if method.base == "ours-budget" and not is_embedded(cell.env):
         raise ValueError("the same as `ours` here, which is always trained within the budget")
     geometric = has_geometry(spec(cell.env))
     learned = str(_guard(cell, means)) if method.guarded and not geometric else None
-    if method.base == "ours":
+    if method.is_sequence(cell.env):
         row = OursConfig(
             planner=str(_trained(cell, method, means)),
             variant=method.variant,
@@ -217,9 +228,8 @@ def _unguarded(cell: Cell, method: MethodSpec, means: Means) -> Factory:
     if method.base in ("proportional", "mpc"):
         from diffdecide.app.policies import baseline_factory
 
-        layout = spec(cell.env).layout or ()
-        if "goal_lidar" not in layout or "push_box_lidar" in layout:
-            raise ValueError("this controller drives to a goal, which is not the task here")
+        if not has_geometry(spec(cell.env)):
+            raise ValueError("this controller drives among things that have a place, which is not the task here")
         return baseline_factory(method.base, filtered=False, margin=means.margin)
     folder = str(_trained(cell, method, means))
     if method.base == "bc":
@@ -245,7 +255,7 @@ def _trained(cell: Cell, method: MethodSpec, means: Means) -> Path:
     budget: dict[str, Any] = {"seed": seed, "seconds": seconds}
 
     def train(out: Path) -> dict[str, Any]:
-        if method.base == "ours":
+        if method.is_sequence(cell.env):
             return train_sequence_within(file, cell.env, out, **budget)
         if method.base == "ours-budget":
             return train_agent_within(file, cell.env, out, **budget)

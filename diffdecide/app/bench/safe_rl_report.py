@@ -11,6 +11,7 @@ import numpy as np
 from diffdecide.app.bench.ours import is_embedded
 from diffdecide.app.bench.safe_rl import SafeRLConfig, cells, why_not
 from diffdecide.app.bench.safe_rl_methods import METHODS, Cell
+from diffdecide.app.embedded import PLANNERS
 from diffdecide.app.plots import plot_cost_distribution, plot_return_against_cost
 from diffdecide.app.results import markdown_table
 from diffdecide.files import read_json, write_json, write_text
@@ -173,8 +174,14 @@ def _training(env: str, config: SafeRLConfig, out: Path) -> str:
     told = ""
     if is_embedded(env) and any(METHODS[name].base == "ours" for name in config.methods):
         told = (
-            "`ours` and its ablations are the embedded planner of this task, trained beforehand and longer than the "
-            "budget (its model card says how); `ours-budget` is the same planner trained like the others.\n\n"
+            "`ours` and its ablations are an embedded planner, trained beforehand and longer than the budget (its "
+            "model card says how). "
+        )
+        told += (
+            "`ours-budget` is the same planner trained like the others.\n\n"
+            if env in PLANNERS
+            else "It was not trained for this task: it is told the task as one of driving. `ours-budget` is a sequence "
+            "planner, trained like the others.\n\n"
         )
     if not rows:
         return told

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from safety.claims import ClaimedObstacles
 from safety.constraints import HalfSpace
 from safety.filters import FilterConfig, FilterReport
 from safety.layout import EnvSpec
@@ -65,6 +66,7 @@ class GeometricGuard:
         self._env = env
         self._tracker = LidarTracker(spec) if env is None else None
         self._memory = SceneMemory(self.filter.hard_kinds, spec.dt) if memory and env is None else None
+        self._claims = ClaimedObstacles(spec, self.filter.hard_kinds) if env is None else None
         self._walls = Walls(spec)
         self.scene: Scene | None = None
         self.walls: tuple[HalfSpace, ...] = ()  # in the scene's frame
@@ -123,7 +125,8 @@ class GeometricGuard:
         if not np.isfinite(observation).all():
             return False
         scene = self._tracker.update(observation)
-        self.scene = scene if self._memory is None else self._memory.recall(scene)
+        known = scene if self._memory is None else self._memory.recall(scene)
+        self.scene = known if self._claims is None else self._claims.added(known, observation)
         self.walls = self._walls.decoded(scene, observation)
         return True
 

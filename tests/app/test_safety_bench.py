@@ -1,6 +1,7 @@
 """Critics from data files, the safe-RL benchmark's cells and report, plots: on small real parts."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,9 +96,35 @@ def test_finished_cells_are_kept_and_the_table_says_what_is_missing(data, tmp_pa
     assert "BC-Safe" in table
     assert "not run" in table
     assert "median" in table  # data statistics
-    results = json.loads((tmp_path / "results.json").read_text())["results"][ENV]
+    results = json.loads((tmp_path / ENV / "results.json").read_text())["results"]
     assert results["random"]["10"]["cvar_0.1"]["mean"] >= 0
     assert (tmp_path / ENV / "return_cost.png").exists()
+
+
+def test_reports_of_several_calls_come_together_and_one_table_shows_them(data, tmp_path):
+    from diffdecide.app.bench.tables import make_table
+
+    open_folder(small(data), tmp_path)
+    with pytest.raises(ValueError, match="no results"):
+        make_table(tmp_path)
+    first = small(data, methods=("random",))
+    run(first, tmp_path, told=lambda text: None)
+    write_report(first, tmp_path)
+    other = replace(first, methods=("random", "mpc"), envs=("SafetyCarCircle1-v0",), data={}, limits=(10.0,))
+    assert ENV in write_report(other, tmp_path)
+    table = make_table(tmp_path)
+    assert f"| {ENV} | 40 | random |" in table
+    assert "Not run: SafetyCarCircle1-v0, limit 10: random; SafetyCarCircle1-v0, limit 10: MPC" in table
+
+
+def test_a_model_that_was_not_passed_on_with_its_results_is_trained_again(data, tmp_path):
+    config = small(data, methods=("bc",))
+    run(config, tmp_path, told=lambda text: None)
+    (weights,) = (tmp_path / ENV / "models").rglob("*.safetensors")
+    weights.unlink()
+    more = small(data, methods=("bc",), episodes=2)
+    assert run(more, tmp_path, told=lambda text: None) == {}
+    assert weights.exists()
 
 
 def test_a_method_that_cannot_run_does_not_cost_the_others(tmp_path):

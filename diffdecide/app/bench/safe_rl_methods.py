@@ -272,8 +272,11 @@ def _trained(cell: Cell, method: MethodSpec, means: Means) -> Path:
 
 
 def _made(folder: Path, train: Callable[[Path], dict[str, Any]]) -> Path:
-    """`folder`, trained on one core unless it was already; training.json comes last."""
-    if not (folder / "training.json").exists():
+    """`folder`, trained on one core unless it was already; training.json comes last.
+
+    Results are passed on with the training.json of their models but without the models: then it is trained again.
+    """
+    if not (folder / "training.json").exists() or not any(folder.rglob("*.safetensors")):
         with one_core():
             facts = train(folder)
         write_json(folder / "training.json", facts)

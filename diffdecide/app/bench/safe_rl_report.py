@@ -88,23 +88,23 @@ def _figures(env: str, rows: Sequence[Any], limit: float, seeds: Sequence[int | 
 
 
 def write_report(config: SafeRLConfig, out: Path) -> str:
-    """`results.json`, `table.md` and the figures; the table."""
-    summary = summarise(config, out)
-    write_json(out / "results.json", {"settings": config.shared(), "results": summary, "provenance": provenance()})
-    parts = []
-    for env, methods in summary.items():
-        for limit in config.limits:
-            parts.append(f"### {env}, cost limit {limit:g}\n\n{_table(env, methods, f'{limit:g}')}")
+    """`ENV/results.json`, `ENV/table.md` and the figures of every environment of `config`, and `table.md` of all that
+    were ever reported in `out`; the latter."""
+    for env, methods in summarise(config, out).items():
+        facts = {"settings": config.shared(), "limits": list(config.limits), "provenance": provenance()}
+        write_json(out / env / "results.json", facts | {"results": methods})
+        parts = [f"### {env}, cost limit {limit:g}\n\n{_table(env, methods, f'{limit:g}')}" for limit in config.limits]
         parts += [_average(env, methods, config), _training(env, config, out), _published(env)]
+        if env in config.data:
+            parts.append(f"Data of {env}:\n\n" + data_table({env: config.data[env]}))
+        write_text(out / env / "table.md", "\n".join(part for part in parts if part))
         _draw(env, methods, config, out)
-    if config.data:
-        parts.append("### Data\n\n" + data_table(config.data))
     head = (
         f"Training {config.seconds / 60:g} minutes per method and seed on one core; a method with a model per limit "
         "divides them. Scores as in DSRL; CVaR is the mean of the worst 10 % of the episodes; brackets are 95 % "
         "bootstrap intervals.\n\n"
     )
-    text = head + "\n".join(part for part in parts if part)
+    text = head + "\n".join(file.read_text(encoding="utf-8") for file in sorted(out.glob("*/table.md")))
     write_text(out / "table.md", text)
     return text
 

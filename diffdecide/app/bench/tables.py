@@ -25,11 +25,14 @@ def make_table(folder: Path) -> str:
     returned.
     """
     from diffdecide.app.bench import denoisers, instructions, latency, rows
+    from diffdecide.app.bench.safe_rl_table import is_safe_rl, safe_rl_table
 
     if folder.is_file():
         return file_table(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder of results")
+    if is_safe_rl(folder):
+        return safe_rl_table(folder)
     if (folder / "denoisers.json").is_file():
         return denoisers.write_table(folder)
     if (folder / "latency.json").is_file():

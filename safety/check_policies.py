@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from safety.buttons import without_goal_button
 from safety.caution import PLAN_EXTRA
 from safety.controllers.circle import CircleJudge
 from safety.controllers.mpc import MPCConfig, SamplingMPC
 from safety.controllers.objective import SubGoal
 from safety.dynamics import Dynamics, dynamics_for
 from safety.layout import EnvSpec
-from safety.moving_filter import MotionConfig
 from safety.scene import KIND_ID, Scene
 from safety.walls import CIRCLE_LIMIT, Walls
 
@@ -78,10 +78,7 @@ def adversarial_action(dynamics: Dynamics, scene: Scene, kinds: tuple[str, ...],
     """
     position = scene.state[:2]
     index = scene.of_kind(*(kind for kind in kinds if kind in KIND_ID)) if kinds else np.zeros(0, dtype=np.int64)
-    goals = scene.positions[scene.of_kind("goal")]
-    if len(goals) and len(index):
-        gap = np.linalg.norm(scene.positions[index][:, None] - goals[None], axis=-1).min(1)
-        index = index[~((scene.kinds[index] == KIND_ID["buttons"]) & (gap < MotionConfig().goal_gate))]
+    index = without_goal_button(scene, index)
     targets = scene.positions[index]
     if walls:
         side = np.sign(position[0]) or 1.0

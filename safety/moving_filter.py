@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safety.backup import BackupSet
+from safety.buttons import GOAL_GATE, without_goal_button
 from safety.constraints import Ball, HalfSpace
 from safety.controllers.objective import HARD_KINDS
 from safety.dynamics import Dynamics, dynamics_for
@@ -46,7 +47,7 @@ class MotionConfig:
     acceleration: float = 0.35
     slowest: float = 0.02
     horizon: float = 1.0
-    goal_gate: float = 0.15
+    goal_gate: float = GOAL_GATE
 
     def __post_init__(self) -> None:
         for name in ("acceleration", "slowest", "horizon", "goal_gate"):
@@ -150,10 +151,8 @@ class MovingFilter:
     def _prepared(self, scene: Scene, walls: Sequence[HalfSpace]) -> Scene:
         """A scene that holds just what is hard here, all as "hazards", walls as large discs."""
         index = scene.of_kind(*self.hard_kinds)
-        goals = scene.positions[scene.of_kind("goal")]
-        if "buttons" in self.hard_kinds and len(goals):
-            gap = np.linalg.norm(scene.positions[index][:, None] - goals[None], axis=-1).min(1)
-            index = index[~((scene.kinds[index] == KIND_ID["buttons"]) & (gap < self.motion.goal_gate))]
+        if "buttons" in self.hard_kinds:
+            index = without_goal_button(scene, index, gate=self.motion.goal_gate)
         position = scene.state[:2]
         feet = [(np.asarray(w.normal), w.offset - float(w.margin)) for w in walls]
         centers = [position + (offset - normal @ position + WALL_RADIUS) * normal for normal, offset in feet]

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from safety.buttons import without_goal_button
 from safety.constraints import HalfSpace
 from safety.layout import EnvSpec
-from safety.moving_filter import MotionConfig
 from safety.scene import KIND_ID, Scene
 
 Floats = NDArray[np.float64]
@@ -31,6 +31,7 @@ class DrivingConfig:
     """How tasks are told.
 
     Attributes:
+        slowest: m/s below which something counts as standing.
         foresight: s ahead of now at which something that moves is a hazard once more.
         goal_radius: m, of a goal that is only a place on the way.
         behind: m from the box's middle to the place that pushing begins at.
@@ -43,6 +44,7 @@ class DrivingConfig:
         wall_gap: m between that point and a wall.
     """
 
+    slowest: float = 0.02
     foresight: float = 0.5
     goal_radius: float = 0.1
     behind: float = 0.5
@@ -58,7 +60,7 @@ class DrivingConfig:
         for name in ("goal_radius", "behind", "ahead", "box_radius", "near", "lead"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"DrivingConfig.{name} must be a finite number > 0, got {getattr(self, name)}")
-        for name in ("foresight", "berth", "wall_gap"):
+        for name in ("slowest", "foresight", "berth", "wall_gap"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"DrivingConfig.{name} must be a finite number >= 0, got {getattr(self, name)}")
         if not 0 < self.cone[0] <= self.cone[1]:
@@ -109,12 +111,8 @@ class DrivingView:
     def _hazards(self, scene: Scene) -> Scene:
         """What costs, as hazards: where it is, and where it will be if it moves."""
         index = scene.of_kind(*(name for name in self.spec.costly if name in KIND_ID))
-        goals = scene.positions[scene.of_kind("goal")]
-        if len(goals) and len(index):
-            gap = np.linalg.norm(scene.positions[index][:, None] - goals[None], axis=-1).min(1)
-            index = index[~((scene.kinds[index] == KIND_ID["buttons"]) & (gap < MotionConfig().goal_gate))]
-        now = _pick(scene, index, _HAZARD)
-        fast = np.hypot(now.velocities[:, 0], now.velocities[:, 1]) > MotionConfig().slowest
+        now = _pick(scene, without_goal_button(scene, index), _HAZARD)
+        fast = np.hypot(now.velocities[:, 0], now.velocities[:, 1]) > self.config.slowest
         later = _pick(now, np.flatnonzero(fast), _HAZARD)
         return _joined(scene, now, replace(later, positions=later.positions + self.config.foresight * later.velocities))
 

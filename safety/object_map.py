@@ -114,6 +114,9 @@ class ObjectMap:
                     track.grow((0.3 * self.dt * math.hypot(track.vx, track.vy)) ** 2 + (0.05 * self.dt) ** 2)
         if config.moves != "no":
             self.tracks = [track for track in self.tracks if track.seen or track.var < config.forget_sigma**2]
+        if config.moves == "always":  # out of range it is not seen, and where it goes nobody knows
+            reach = self.max_dist**2
+            self.tracks = [t for t in self.tracks if (t.x - pose[0]) ** 2 + (t.y - pose[1]) ** 2 < reach]
 
     def _take(self, fx: float, fy: float, track: Track | None, pose: tuple[float, float, float, float]) -> None:
         """One exact detection becomes, or confirms, an object."""
@@ -139,8 +142,10 @@ class ObjectMap:
             fresh = track.var < 1e-4
             if fresh:  # both readings are exact, so their difference is a velocity
                 blend = 1.0 if track.hits < 2 else 0.5
-                track.vx += blend * (px - track.x) / self.dt
-                track.vy += blend * (py - track.y) / self.dt
+                vx = track.vx + blend * (px - track.x) / self.dt
+                vy = track.vy + blend * (py - track.y) / self.dt
+                if math.hypot(vx, vy) <= self.config.top_speed:  # faster: two objects taken for one
+                    track.vx, track.vy = vx, vy
                 if self.config.moves == "pushed":
                     track.vx = (px - track.x) / self.dt
                     track.vy = (py - track.y) / self.dt

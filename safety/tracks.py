@@ -21,6 +21,7 @@ class MapConfig:
         patience: steps in a row that readings must contradict an object before it is removed.
         separation: m, two objects of the kind are never closer.
         resolve_sigma: m, hypotheses narrower than this become an object.
+        top_speed: m/s, kinds that always move are no faster (gremlins go round at 0.3 m/s).
         forget_sigma: m, a moving object less certain than this is dropped.
     """
 
@@ -31,12 +32,13 @@ class MapConfig:
     patience: int = 2
     separation: float = 0.2
     resolve_sigma: float = 0.004
+    top_speed: float = 0.8
     forget_sigma: float = 0.6
 
     def __post_init__(self) -> None:
         if self.moves not in ("no", "pushed", "always"):
             raise ValueError(f"MapConfig: expected moves to be 'no', 'pushed' or 'always', got {self.moves=}")
-        for name in ("gate", "drift", "separation", "resolve_sigma", "forget_sigma"):
+        for name in ("gate", "drift", "separation", "resolve_sigma", "top_speed", "forget_sigma"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"MapConfig: expected {name} > 0, got {getattr(self, name)}")
         if self.patience < 1:

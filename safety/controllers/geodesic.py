@@ -66,16 +66,16 @@ def geodesic_field(
 ) -> GeodesicField:
     """The field of distances to `target` [2] around discs `centers` [N, 2], `radii` [N] (metres, margins included).
 
-    `reach` is the half width of the grid around the middle of everything. Ground inside a disc is not forbidden but
-    `detour_factor` times as long, so that an agent inside still finds the way out.
+    `reach` is the half width of the grid around the middle of everything within twice that of the target. Ground inside
+    a disc is not forbidden but `detour_factor` times as long, so that an agent inside still finds the way out.
     """
-    everything = np.vstack([target[None], centers]) if len(centers) else target[None]
+    around = centers[((centers - target) ** 2).sum(-1) < (2 * reach) ** 2] if len(centers) else centers
+    everything = np.vstack([target[None], around]) if len(around) else target[None]
     middle = (everything.min(0) + everything.max(0)) / 2
     size = int(2 * reach / cell) + 1
     origin = middle - reach
     axis = np.arange(size) * cell
     grid = np.stack(np.meshgrid(axis + origin[0], axis + origin[1], indexing="ij"), -1).reshape(-1, 2)
-    # The target lies between nodes: start from the nodes around it with their true distance.
     offset = np.sqrt(((grid - target) ** 2).sum(-1))
     if not len(centers):
         return GeodesicField(origin=origin, cell=cell, values=offset.reshape(size, size).astype(np.float32))
@@ -85,10 +85,10 @@ def geodesic_field(
         weight[((grid - center) ** 2).sum(-1) < radius**2] = detour_factor
     start, end, length = _edges(size)
     cost = length * cell * np.maximum(weight[start], weight[end])
-    graph = csr_array((cost, (start, end)), shape=(size * size, size * size))
-    near = np.argpartition(offset, 4)[:4]
-    distance = np.full(size * size, np.inf)
-    for node in near:
-        way = dijkstra(graph, directed=False, indices=int(node)) + offset[node]
-        np.minimum(distance, way, out=distance)
+    # The target lies between nodes: it is one more, joined to those around it by their true distances.
+    near, here = np.argpartition(offset, 4)[:4], size * size
+    graph = csr_array(
+        (np.r_[cost, offset[near]], (np.r_[start, np.full(4, here)], np.r_[end, near])), shape=(here + 1, here + 1)
+    )
+    distance = dijkstra(graph, directed=False, indices=here)[:here]
     return GeodesicField(origin=origin, cell=cell, values=distance.reshape(size, size).astype(np.float32))

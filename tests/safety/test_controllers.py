@@ -164,3 +164,11 @@ def test_margins_and_their_errors():
 def test_settings_are_checked(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         MPCConfig(**wrong)
+
+
+def test_what_is_far_away_does_not_move_the_map_off_the_target():
+    target, near = np.array([0.0, 0.0]), np.array([[0.5, 0.0]])
+    field = geodesic_field(target, near, np.array([0.2]))
+    with_ghost = geodesic_field(target, np.vstack([near, [[40.0, 10.0]]]), np.array([0.2, 0.3]))
+    points = np.array([[1.0, 0.0], [-0.7, 0.4]])
+    assert with_ghost(points) == pytest.approx(field(points))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from diffdecide.data.episode import Episode
     from safety.layout import EnvSpec
 
-MOST_STEPS = 100_000  # what OSRL trains cloning for; more only learns the data by heart
+HELD_OUT, CHECK_EVERY, PATIENCE = 0.1, 500, 12  # share of episodes; steps; checks without a better loss on them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +119,8 @@ def train_flat_cloning(
 ) -> dict[str, Any]:
     """Train on all episodes or on those whose cost is at most `safe_below`.
 
-    It ends after `seconds` of processor time or `MOST_STEPS`, whatever comes first.
+    A tenth of the episodes is held out: the network that did best on them is kept, and training ends when it has not
+    got better for long, `seconds` of processor time at the latest.
 
     Raises:
         ValueError: no episode is left.
@@ -127,22 +129,43 @@ def train_flat_cloning(
     if not chosen:
         lowest = min((e.total_cost for e in episodes), default=float("nan"))
         raise ValueError(f"no episode costs at most {safe_below}; the cheapest of {len(episodes)} costs {lowest}")
-    observations = torch.from_numpy(np.concatenate([e.observations for e in chosen]))
-    actions = torch.from_numpy(np.concatenate([e.actions for e in chosen]))
+    observations, actions, held_out = _split(chosen, seed)
     config = FlatCloningConfig(observation_dim=observations.shape[1], action_dim=actions.shape[1])
     model = FlatCloning(config, seed=seed)
     model.set_normaliser(observations, actions)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)
     generator = torch.Generator().manual_seed(seed)
-    watch, steps, loss = Stopwatch(), 0, float("nan")
-    while (done := max(watch.spent / seconds, steps / MOST_STEPS)) < 1 or steps == 0:
-        for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * max(0.02, 1 - done)
+    watch, steps, stale, least = Stopwatch(), 0, 0, float("inf")
+    best = copy.deepcopy(model.state_dict())
+    while (watch.spent < seconds and stale < PATIENCE) or steps == 0:
         rows = torch.randint(len(observations), (512,), generator=generator)
         parts = model.loss({"observation": observations[rows], "action": actions[rows]}, generator)
         optimizer.zero_grad()
         parts["loss"].backward()
         optimizer.step()
-        steps, loss = steps + 1, float(parts["loss"].detach())
+        steps += 1
+        if steps % CHECK_EVERY == 0 or steps == 1:
+            with torch.no_grad():
+                loss = float(model.loss(held_out, generator)["loss"])
+            stale = 0 if loss < least else stale + 1
+            if loss < least:
+                least, best = loss, copy.deepcopy(model.state_dict())
+    model.load_state_dict(best)
     model.save_pretrained(out)
-    return {"steps": steps, "seconds": watch.spent, "wall": watch.wall, "loss": loss, "episodes": len(chosen)}
+    return {"steps": steps, "seconds": watch.spent, "wall": watch.wall, "loss": least, "episodes": len(chosen)}
+
+
+def _split(episodes: Sequence[Episode], seed: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Observations [N, o] and actions [N, a] to learn from, and a batch to check on; of one episode, the same."""
+    order = np.random.default_rng(seed).permutation(len(episodes))
+    count = max(1, round(HELD_OUT * len(episodes)))
+    parts = [order[count:] if len(order) > 1 else order, order[:count]]
+    (seen, done), (held, wanted) = (
+        [
+            torch.from_numpy(np.concatenate([getattr(episodes[i], name) for i in part]))
+            for name in ("observations", "actions")
+        ]
+        for part in parts
+    )
+    few = slice(None, None, max(1, len(held) // 10_000))
+    return seen, done, {"observation": held[few], "action": wanted[few]}

@@ -68,6 +68,25 @@ def test_zone_episodes_say_what_was_asked(tmp_path):
     assert {"task", "index"} <= history[0].keys()
 
 
+def test_circles_are_driven_within_the_walls_or_beyond_them_by_the_margin(tmp_path):
+    episodes = {}
+    for name, margin in (("careful", 0.06), ("reckless", -0.25)):
+        steady = {"skill": (1.0, 1.0), "noise": (0.0, 0.0), "margin": (margin, margin), "candidates": 60}
+        path = collect(config(tmp_path, name, env="SafetyPointCircle1-v0", episodes=1, **steady), progress=False)
+        (episodes[name],) = read_hdf5(path)
+    assert episodes["careful"].total_cost == 0
+    assert episodes["reckless"].total_cost > 20
+    assert min(episode.total_return for episode in episodes.values()) > 30
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("task", ["Goal2", "Button1", "Push1"])
+def test_tasks_told_as_driving_are_collected_with_labels(task, tmp_path):
+    (episode,) = read_hdf5(collect(config(tmp_path, env=f"SafetyPoint{task}-v0", episodes=1), progress=False))
+    assert episode.plans is not None
+    assert np.abs(episode.actions).max() <= 1
+
+
 @pytest.mark.usefixtures("short")
 def test_other_settings_do_not_go_into_one_file(tmp_path):
     collect(config(tmp_path, episodes=1), progress=False)

@@ -27,8 +27,14 @@ class Claim:
 
 
 def claims(values: Sequence[float], max_dist: float, reach: float) -> list[Claim]:
-    """What a ring [bins] proves within `reach` [m]; `max_dist` [m] is the lidar's range."""
+    """What a ring [bins] proves within `reach` [m]; `max_dist` [m] is the lidar's range.
+
+    Raises:
+        ValueError: fewer than three bins.
+    """
     bins = len(values)
+    if bins < 3:
+        raise ValueError(f"claims: expected at least 3 bins, got {bins}")
     width = 2.0 * math.pi / bins
     found = []
     for index, value in enumerate(values):
@@ -79,10 +85,11 @@ class ClaimedObstacles:
         if not missing:
             return scene
         table = np.array(missing, dtype=np.float64)
+        velocities = [_velocity_near(scene, row[:2], int(row[2])) for row in table]
         return Scene(
             state=scene.state,
             positions=np.concatenate([scene.positions, table[:, :2]]),
-            velocities=np.concatenate([scene.velocities, np.zeros((len(table), 2))]),
+            velocities=np.concatenate([scene.velocities, np.array(velocities)]),
             kinds=np.concatenate([scene.kinds, table[:, 2].astype(np.int64)]),
             radii=np.concatenate([scene.radii, table[:, 3]]),
             sigma=np.concatenate([scene.sigma, table[:, 4]]),
@@ -111,3 +118,12 @@ class ClaimedObstacles:
                     (x + claim.distance * math.cos(angle), y + claim.distance * math.sin(angle), part * claim.distance)
                 )
         return found
+
+
+def _velocity_near(scene: Scene, position: np.ndarray, kind: int, *, gate: float = 0.4) -> np.ndarray:
+    """Velocity [2] of the nearest object of `kind` within `gate` [m]: what flickers is most likely the same one."""
+    index = np.flatnonzero(scene.kinds == kind)
+    gaps = np.hypot(*(scene.positions[index] - position).T)
+    if not len(gaps) or gaps.min() > gate:
+        return np.zeros(2)
+    return np.asarray(scene.velocities[index[int(gaps.argmin())]])

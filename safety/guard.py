@@ -99,6 +99,7 @@ class GeometricGuard:
 
     def see(self, observation: NDArray[np.floating]) -> Scene | None:
         """What stands where after `observation` [O], once per step; None while nothing can be made of it."""
+        self._sees = False  # also where the next line raises
         self._sees = self._look(np.asarray(observation, dtype=np.float64))
         return self.scene if self._sees else None
 
@@ -128,7 +129,7 @@ class GeometricGuard:
         known = scene if self._memory is None else self._memory.recall(scene)
         self.scene = known if self._claims is None else self._claims.added(known, observation)
         self.walls = self._walls.decoded(scene, observation)
-        return True
+        return bool(self.walls) or not self._walls.present  # walls that nobody has seen yet could be anywhere
 
     def _blind(self) -> FilterReport:
         """Brake: nothing else is known to be safe without eyes."""

@@ -34,6 +34,7 @@ from safety.filters import SafetyFilter
 from safety.layout import EnvSpec
 from safety.perception import LidarTracker
 from safety.scene import Scene, zones_around
+from safety.tasks.driving import DrivingView
 from safety.tasks.spec import TaskJudge, TaskSpec, Verdict
 
 if TYPE_CHECKING:
@@ -125,14 +126,7 @@ class Agent:
                 learned for another environment.
         """
         if self._spec != spec:  # the sensor's errors count too
-            self._other = self._other_task(spec)
-            self.planner.config = self._own_config if self._other is None else for_other_task(self._own_config)
-            if self.rewards:
-                learned = (reward.preference(spec, self.planner) for reward in self.rewards)
-                self.planner.preferences = (*self._own_preferences, *learned)
-            self._tracker = LidarTracker(spec)
-            self._encoder = SceneEncoder(spec, self.planner.config.features)
-            self._spec = spec
+            self._enter(spec)
         self._tracker.reset()
         if self._other is not None:
             self._other.reset()
@@ -148,13 +142,27 @@ class Agent:
         self._previous_action = np.zeros(spec.action_dim)
         self._budget = Budget(self.config.cost_limit)
 
+    def _enter(self, spec: EnvSpec) -> None:
+        """Get ready for the environment of `spec`; refused, everything stays as it was."""
+        other = self._other_task(spec)
+        learned = [reward.preference(spec, self.planner) for reward in self.rewards]
+        tracker, encoder = LidarTracker(spec), SceneEncoder(spec, self._own_config.features)
+        if learned:
+            self.planner.preferences = (*self._own_preferences, *learned)
+        self.planner.config = self._own_config if other is None else for_other_task(self._own_config)
+        self._other, self._tracker, self._encoder, self._spec = other, tracker, encoder, spec
+
     def _other_task(self, spec: EnvSpec) -> OtherTask | None:
-        """How a task that the planner was not trained for is told to it; None for those that it was."""
-        config = self.planner.config
-        if spec.id in config.environments:
+        """How a task that the planner was not trained for is told to it; None for those that it was.
+
+        What costs more than hazards do is never left to the plain filter, whatever the planner was trained for.
+        """
+        config = self._own_config
+        zones = "Zones" in spec.id
+        if spec.id in config.environments and (zones or DrivingView(spec).as_is):
             return None
         refusal = f"this planner was trained for {', '.join(config.environments)}, not for {spec.id}"
-        if spec.agent != config.agent or "Zones" in spec.id:
+        if spec.agent != config.agent or zones:
             raise ValueError(refusal)
         try:
             return OtherTask(spec, margin=self.config.margin)
@@ -221,14 +229,17 @@ class Agent:
         if self._spec is None:
             raise ValueError("call reset(env_spec) before act(observation)")
         started = time.perf_counter()
-        scene, seen = self._perceive(observation)
+        perceived = self._perceive(observation)
+        if perceived is None:
+            return self._blind()
+        scene, seen = perceived
         self._follow(scene)
         tokens = self._encoder.encode(seen, self._previous_action)
-        perceived = time.perf_counter()
+        looked = time.perf_counter()
         zones = self._forbidden(scene)
-        report: dict[str, Any] = {"perception_ms": 1e3 * (perceived - started)}
+        report: dict[str, Any] = {"perception_ms": 1e3 * (looked - started)}
         if self._task is None and "Zones" in self._spec.id:
-            report["budget"] = self._spend(seen, cost)
+            report["budget"] = self._spend(scene, cost)
             return self._wait(scene, report)
         if self._plan is None or self._used >= self.planner.config.replan:
             self._plan = self.planner.plan(
@@ -241,7 +252,7 @@ class Agent:
                 budget=self._budget.remaining,
             )
             self._used = 0
-            report["plan_ms"] = 1e3 * (time.perf_counter() - perceived)
+            report["plan_ms"] = 1e3 * (time.perf_counter() - looked)
         value = np.asarray(self._plan.actions[self._used], dtype=np.float64)
         self._used += 1
         if self.config.filtered:
@@ -261,16 +272,25 @@ class Agent:
                 "slack": result.slack,
             }
         self._previous_action = np.asarray(self.planner.dynamics.effective(value))
-        report["budget"] = self._spend(seen, cost)
+        report["budget"] = self._spend(scene, cost)
         report |= {"current": self._current, "margin": self.margin, "plan": self._plan, "scene": scene}
         return Action(value, report)
 
-    def _perceive(self, observation: np.ndarray) -> tuple[Scene, Scene]:
-        """The scene, and what the planner is shown of it."""
+    def _perceive(self, observation: np.ndarray) -> tuple[Scene, Scene] | None:
+        """The scene, and what the planner is shown of it; None where a guard can make nothing of the observation."""
         if self._other is not None:
             return self._other.see(observation)
         scene = self._tracker.update(observation)
         return scene, scene
+
+    def _blind(self) -> Action:
+        """Brake until something can be seen again."""
+        assert self._other is not None
+        result = self._other.filter(np.zeros(2))
+        self._plan = None
+        self._previous_action = np.asarray(self.planner.dynamics.effective(result.action))
+        report = {"intervened": True, "infeasible": True, "clearance": result.clearance, "blind": True}
+        return Action(np.asarray(result.action, dtype=np.float64), report)
 
     def _wait(self, scene: Scene, report: dict[str, Any]) -> Action:
         """Nobody has asked for anything yet (or the request was declined): brake and stand."""

@@ -31,12 +31,14 @@ class ControllerConfig:
     Attributes:
         controller: one of `CONTROLLERS`.
         filtered: pass every action through `safety.filters.SafetyFilter`.
+        guarded: somebody else's guard of the same margin stands behind it; the MPC plans for that.
         margin: metres that the filter keeps; what a task's caution adds comes on top, as for the agent.
         tour: visit all zones in a fixed order, whatever was asked.
     """
 
     controller: str = "mpc"
     filtered: bool = False
+    guarded: bool = False
     margin: float = DEFAULT_MARGIN
     tour: bool = False
 
@@ -88,6 +90,13 @@ class ControllerPolicy:
         from safety.walls import Walls
 
         config, dynamics = self.config, dynamics_for(spec.agent)
+        if config.filtered and set(spec.costly) - {"hazards"}:
+            raise ValueError(
+                f"{spec.id} charges for {', '.join(spec.costly)}: a controller's own filter knows hazards alone, put "
+                "a GuardedPolicy around it"
+            )
+        if config.tour and "Zones" not in spec.id:
+            raise ValueError(f"{spec.id} has no zones to tour")
         self._spec, self._dynamics = spec, dynamics
         self._tracker = LidarTracker(spec)
         self._view = None if "Zones" in spec.id else DrivingView(spec)
@@ -109,7 +118,8 @@ class ControllerPolicy:
         self._margin = margin_for(caution, self.config.margin)
         self._filter = SafetyFilter(self._dynamics, margin=self._margin)
         if self.config.controller == "mpc":
-            own = self._margin + PLAN_EXTRA if self.config.filtered else margin_for(caution, MPCConfig().margin)
+            behind = self.config.filtered or self.config.guarded
+            own = self._margin + PLAN_EXTRA if behind else margin_for(caution, MPCConfig().margin)
             self._controller.config = replace(self._controller.config, margin=own)
 
     def assign(self, task: TaskSpec) -> None:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffdecide.planner_config import PlannerConfig
+from safety.buttons import without_goal_button
 from safety.guard import GeometricGuard
 from safety.moving_filter import MovingFilter
+from safety.scene import KIND_ID
 from safety.tasks.driving import DrivingView
 
 if TYPE_CHECKING:
@@ -23,10 +25,13 @@ ESCAPES, STOPPED_COST = True, 2.0
 
 
 def for_other_task(config: Any) -> Any:
-    """A planner's settings for tasks that it was not trained for; those of a cloned policy, which has none, as is."""
-    if not isinstance(config, PlannerConfig):
+    """A planner's settings for tasks that it was not trained for; those of a cloned policy, which has none, as is.
+
+    Only where there is something to rank, and a `stopped_cost` that was chosen stays.
+    """
+    if not isinstance(config, PlannerConfig) or config.candidates == 1:
         return config
-    return replace(config, escapes=ESCAPES, stopped_cost=STOPPED_COST)
+    return replace(config, escapes=ESCAPES, stopped_cost=config.stopped_cost or STOPPED_COST)
 
 
 class OtherTask:
@@ -50,25 +55,27 @@ class OtherTask:
         """Metres that the filter keeps from now on; what was seen is kept."""
         self._guard.filter = MovingFilter.for_spec(self.spec, margin=margin)
 
-    def see(self, observation: np.ndarray) -> tuple[Scene, Scene]:
-        """What stands where, and the same as a task of driving.
+    def see(self, observation: np.ndarray) -> tuple[Scene, Scene] | None:
+        """What stands where, and the same as a task of driving; None while nothing can be made of the observation.
 
         Raises:
-            ValueError: the observation is not finite or of the wrong width.
+            ValueError: the observation is of the wrong width.
         """
         scene = self._guard.see(observation)
-        if scene is None:
-            raise ValueError(f"{self.spec.id}: expected a finite observation, got NaN or infinite values")
-        return scene, self._view.see(scene, self._guard.walls)
+        return None if scene is None else (scene, self._view.see(scene, self._guard.walls))
 
-    def filter(self, action: np.ndarray, plan: np.ndarray) -> FilterReport:
-        """The safe action nearest to `action` [2] after the last observation; `plan` [T, 2] is what is meant."""
+    def filter(self, action: np.ndarray, plan: np.ndarray | None = None) -> FilterReport:
+        """The safe action nearest to `action` [2] after the last observation; `plan` [T, 2] is what is meant.
+
+        After an observation that nothing could be made of it brakes, whatever the action.
+        """
         return self._guard.decide(action, plan=plan)
 
-    def costs(self, driven: Scene) -> bool:
-        """Whether the agent stands where the task charges for it, by what `see` made of the last observation."""
-        hazards = driven.of_kind("hazards")
-        position = driven.state[:2]
-        gaps = np.linalg.norm(driven.positions[hazards] - position, axis=1) - driven.radii[hazards]
+    def costs(self, scene: Scene) -> bool:
+        """Whether the agent stands in `scene`, as it was seen last, where the task charges for it."""
+        costly = scene.of_kind(*(name for name in self.spec.costly if name in KIND_ID))
+        index = without_goal_button(scene, costly)
+        position = scene.state[:2]
+        gaps = np.linalg.norm(scene.positions[index] - position, axis=1) - scene.radii[index]
         beyond = [float(np.asarray(wall.normal) @ position) - float(wall.offset) for wall in self._guard.walls]
         return bool((gaps <= 0).any()) or any(gap > 0 for gap in beyond)

@@ -28,12 +28,13 @@ LEARNED = {
 }
 
 
-def baseline_factory(name: str, *, filtered: bool, margin: float) -> Callable[[], Policy]:
+def baseline_factory(name: str, *, filtered: bool, margin: float, guarded: bool = False) -> Callable[[], Policy]:
     """A picklable factory of the baseline `name`.
 
     Args:
         filtered: put the safety filter behind it.
         margin: metres that the filter keeps.
+        guarded: a guard of the same margin will stand behind it: the MPC plans for that.
 
     Raises:
         ValueError: no such name, or a bad margin.
@@ -44,7 +45,9 @@ def baseline_factory(name: str, *, filtered: bool, margin: float) -> Callable[[]
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown policy {name!r}{hint} (known: {', '.join(known)}, or a folder with a model)")
     controller = {"mpc-lidar": "mpc", "tour": "mpc"}.get(name, name)
-    config = ControllerConfig(controller=controller, filtered=filtered, margin=margin, tour=name == "tour")
+    config = ControllerConfig(
+        controller=controller, filtered=filtered, guarded=guarded, margin=margin, tour=name == "tour"
+    )
     privileged = name in ("mpc", "tour")
     return partial(PrivilegedControllerPolicy if privileged else ControllerPolicy, config)
 
@@ -71,7 +74,6 @@ def policy_factory(
     Raises:
         ValueError: no such policy, or it cannot act in this environment, or has no candidates for `reward`.
     """
-    from diffdecide.app.embedded import OTHER_TASKS
     from diffdecide.app.guarded import GuardedFactory
 
     factory: Callable[[], Policy]
@@ -91,8 +93,10 @@ def policy_factory(
         folder = str(find_planner(name, spec.id))
         factory = partial(agent_policy, PolicyConfig(planner=folder, agent=operator, rewards=rewards))
     else:
-        guarded = filtered and spec.id in OTHER_TASKS  # walls, vases and gremlins are the guard's business
-        factory = baseline_factory(name, filtered=filtered and not guarded, margin=margin)
+        guarded = filtered and bool(
+            set(spec.costly) - {"hazards"}
+        )  # walls, vases and gremlins are the guard's business
+        factory = baseline_factory(name, filtered=filtered and not guarded, margin=margin, guarded=guarded)
         factory = GuardedFactory(factory, margin) if guarded else factory
     check_policy(factory, spec)
     return factory

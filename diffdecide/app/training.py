@@ -27,6 +27,7 @@ from diffdecide.train import FitResult, TrainConfig, fit
 from lm_bridge.goals import GoalSpace
 from safety import envs
 from safety.dynamics import dynamics_for
+from safety.tasks.driving import DrivingView
 from safety.tasks.spec import TaskSpec
 
 Labels = Literal["only", "prefer", "ignore"]
@@ -83,7 +84,8 @@ def planner_data(
     """Read data files of one agent into windows of motor commands.
 
     Raises:
-        DataError: files of different agents, or an episode that does not say which environment it is from.
+        DataError: files of different agents, of a task that planners are told as driving, or an episode that does not
+            say which environment it is from.
     """
     if not files:
         raise DataError("expected at least one data file, got none")
@@ -97,6 +99,11 @@ def planner_data(
         prints.append(fingerprint(episodes))
         env_id = episodes[0].metadata["env_id"]
         spec = envs.spec(env_id)
+        if "Zones" not in env_id and not DrivingView(spec).as_is:
+            raise DataError(
+                f"{file}: planners are trained in Goal1 and zone tasks; {env_id} is told to them as driving, and needs "
+                "no training (docs/planner.md), or a sequence planner (`train sequence`)"
+            )
         agents.add(spec.agent)
         ids.append(env_id)
         table = [

@@ -80,7 +80,8 @@ class DrivingView:
             raise ValueError(f"{spec.id} has neither a goal nor a circle to drive to")
         self.spec, self.config = spec, config or DrivingConfig()
         self._circle, self._push = "circle" in kinds, "push_box" in kinds
-        self._told = not self._push and set(kinds) <= {"goal", "hazards", "vases"} and "vases" not in spec.costly
+        # Whether the scene needs no telling: planners are trained in such tasks.
+        self.as_is = set(kinds) <= {"goal", "hazards", "vases"} and set(spec.costly) <= {"hazards"}
         self.reset()
 
     def reset(self) -> None:
@@ -90,9 +91,10 @@ class DrivingView:
     def see(self, scene: Scene, walls: Sequence[HalfSpace] = ()) -> Scene:
         """`scene` with "goal" and "hazards" (and "vases", which are free) in the place of all else.
 
-        Without a goal in view there is none in what comes back either. `walls` are in the scene's frame.
+        Without a goal in view there is none in what comes back either, but for a box whose goal is out of view: it is
+        driven at until its goal comes in sight. `walls` are in the scene's frame.
         """
-        if self._told:
+        if self.as_is:
             return scene  # as it is, the task is one of driving
         hazards = self._hazards(scene)
         free = _pick(scene, np.array([i for i in range(len(scene.kinds)) if self._is_free(scene, i)], dtype=int), _FREE)

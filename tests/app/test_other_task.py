@@ -1,10 +1,16 @@
 """Tasks that the planner was not trained for: told as driving, guarded by their own geometry."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from diffdecide.app.agent import Agent, AgentConfig
+from diffdecide.app.controllers import ControllerConfig, ControllerPolicy
 from diffdecide.app.embedded import OTHER_TASKS, PLANNERS, planner_folder
+from diffdecide.app.guarded import GuardedPolicy
+from diffdecide.app.other_task import for_other_task
+from diffdecide.app.policies import policy_factory
 from diffdecide.planner import Planner
 from diffdecide.rollout import rollout
 from safety import envs
@@ -59,11 +65,41 @@ def test_what_cannot_be_told_as_driving_is_refused(small_planner):
     assert not set(OTHER_TASKS) & set(PLANNERS)
 
 
-def test_readings_that_are_not_finite_are_named(small_planner):
+def test_it_brakes_while_it_can_make_nothing_of_its_observations(small_planner):
     agent = Agent(Planner.from_pretrained(small_planner), None, AgentConfig())
     agent.reset(envs.spec(TASKS[0]), seed=0)
-    with pytest.raises(ValueError, match="finite observation"):
-        agent.act(np.full(60, np.nan))
+    action = agent.act(np.full(60, np.nan))
+    assert action.report["blind"]
+    assert np.abs(action.value).max() < 1e-6
+    agent.reset(envs.spec(TASKS[3]), seed=0)
+    assert agent.act(np.zeros(28)).report["blind"]  # nobody has seen the circle, so the walls could be anywhere
+
+
+def test_what_costs_more_than_hazards_is_never_left_to_the_plain_filter(small_planner):
+    planner = Planner.from_pretrained(small_planner)
+    planner.config = replace(planner.config, environments=(*planner.config.environments, TASKS[0]))
+    agent = Agent(planner, None, AgentConfig())
+    agent.reset(envs.spec(TASKS[0]), seed=0)
+    assert agent._other is not None
+    with pytest.raises(ValueError, match="GuardedPolicy"):
+        ControllerPolicy(ControllerConfig(filtered=True)).reset(envs.spec("SafetyPointFadingEasy2-v0"), seed=0)
+    made = policy_factory("mpc", envs.spec("SafetyPointFadingEasy2-v0"), filtered=True, margin=0.1, cost_limit=0.0)
+    assert isinstance(made(), GuardedPolicy)
+
+
+def test_a_refused_environment_leaves_the_agent_as_it_was(small_planner):
+    agent = Agent(Planner.from_pretrained(small_planner), None, AgentConfig())
+    agent.reset(envs.spec(GOAL), seed=0)
+    with pytest.raises(ValueError, match="was trained for"):
+        agent.reset(envs.spec("SafetyCarGoal2-v0"), seed=0)
+    assert agent._other is None
+    assert agent.planner.config == Planner.from_pretrained(small_planner).config
+
+
+def test_one_candidate_is_left_alone_and_a_chosen_price_stays():
+    config = Planner.from_pretrained(planner_folder(GOAL)).config
+    assert for_other_task(replace(config, candidates=1)) == replace(config, candidates=1)
+    assert for_other_task(replace(config, stopped_cost=7.0)).stopped_cost == 7.0
 
 
 def test_the_operators_margin_reaches_the_guard(small_planner):

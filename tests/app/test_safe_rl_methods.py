@@ -4,6 +4,7 @@ import importlib.util
 import multiprocessing
 import os
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,9 @@ def test_shards_share_the_work_and_keep_models_together():
             if cell.model:
                 assert homes.setdefault((cell.env, cell.model), number) == number
     assert own_cells(SafeRLConfig(**settings)) == whole
+    learned = SafeRLConfig(envs=(SWIMMER,), training_seeds=(0,))
+    parts = [own_cells(replace(learned, shard=(part, 3))) for part in (1, 2, 3)]
+    assert sorted(len(part) for part in parts) == [0, 0, len(cells(learned))]  # one learned guard, one machine
 
 
 def test_what_is_trained_and_what_heeds_the_limit_depends_on_the_task():

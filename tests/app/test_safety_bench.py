@@ -117,6 +117,23 @@ def test_reports_of_several_calls_come_together_and_one_table_shows_them(data, t
     assert "Not run: SafetyCarCircle1-v0, limit 10: random; SafetyCarCircle1-v0, limit 10: MPC" in table
 
 
+def test_a_model_of_another_budget_or_file_is_refused(data, tmp_path):
+    config = small(data, methods=("bc",))
+    run(config, tmp_path, told=lambda text: None)
+    (facts,) = (tmp_path / ENV / "models").rglob("training.json")
+    record = json.loads(facts.read_text())
+    assert record["made_with"]["budget"] == config.seconds
+    facts.write_text(json.dumps(record | {"made_with": {"budget": 99.0}}))
+    failed = run(small(data, methods=("bc",), episodes=2), tmp_path, told=lambda text: None)
+    assert "use another folder" in failed[f"{ENV}/bc_seed0"]
+
+
+def test_a_cell_that_is_not_finished_says_what_is_missing(data, tmp_path):
+    config = small(data, methods=("random",))
+    run(config, tmp_path, told=lambda text: None)
+    assert "1 (2 episodes missing)" in write_report(replace(config, episodes=3), tmp_path)
+
+
 def test_a_model_that_was_not_passed_on_with_its_results_is_trained_again(data, tmp_path):
     config = small(data, methods=("bc",))
     run(config, tmp_path, told=lambda text: None)

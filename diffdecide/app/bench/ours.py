@@ -31,7 +31,7 @@ _TRAIN = TrainConfig(
 AGENT_SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "full": {},
     "no-guidance": {"project": False, "clearance_guidance": 0.0},
-    "no-ranking": {"candidates": 1, "warm_share": 0.0},
+    "no-ranking": {"candidates": 1, "warm_share": 0.0, "escapes": False},
     "gaussian": {"proposal": "gaussian"},
 }
 

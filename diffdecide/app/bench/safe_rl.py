@@ -97,12 +97,20 @@ def cells(config: SafeRLConfig) -> list[Cell]:
 
 
 def own_cells(config: SafeRLConfig) -> list[Cell]:
-    """The cells of this config's shard: the same for every call, so that machines need not talk to each other."""
+    """The cells of this config's shard: the same for every call, so that machines need not talk to each other.
+
+    Where the guard is learned, all cells of a training seed share it, and stay together.
+    """
+    from diffdecide.app.bench.learned_guard import has_geometry
+    from safety.envs import spec
+
     part, parts = config.shard
     groups: dict[tuple[str, str], int] = {}
+    learned = {env for env in config.envs if not has_geometry(spec(env))}
     chosen = []
     for cell in cells(config):
-        group = groups.setdefault((cell.env, cell.model or cell.name), len(groups))
+        shared = f"seed{cell.training_seed or 0}" if cell.env in learned else cell.model or cell.name
+        group = groups.setdefault((cell.env, shared), len(groups))
         if group % parts == part - 1:
             chosen.append(cell)
     return chosen

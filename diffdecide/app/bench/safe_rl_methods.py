@@ -26,7 +26,7 @@ from diffdecide.app.bench.ours import (
 from diffdecide.app.bench.timing import one_core
 from diffdecide.app.embedded import PLANNERS
 from diffdecide.app.guarded import GuardedFactory
-from diffdecide.files import write_json
+from diffdecide.files import read_json, write_json
 from diffdecide.policy import Action, Policy
 from safety.envs import spec
 
@@ -230,7 +230,7 @@ def _unguarded(cell: Cell, method: MethodSpec, means: Means) -> Factory:
 
         if not has_geometry(spec(cell.env)):
             raise ValueError("this controller drives among things that have a place, which is not the task here")
-        return baseline_factory(method.base, filtered=False, margin=means.margin)
+        return baseline_factory(method.base, filtered=False, margin=means.margin, guarded=method.guarded)
     folder = str(_trained(cell, method, means))
     if method.base == "bc":
         return partial(FlatCloningPolicy, folder)
@@ -243,6 +243,7 @@ def _guard(cell: Cell, means: Means) -> Path:
     return _made(
         means.models / f"filter_seed{seed}",
         lambda out: train_learned_guard(_data(cell, means), out, seed=seed, seconds=means.seconds),
+        {"budget": means.seconds, "data": _told(_data(cell, means))},
     )
 
 
@@ -268,18 +269,30 @@ def _trained(cell: Cell, method: MethodSpec, means: Means) -> Path:
         length = spec(cell.env).max_steps
         return train_osrl(episodes, method.base, out, **budget, episode_len=length, cost_limit=limit)
 
-    return _made(means.models / cell.model, train)
+    return _made(means.models / cell.model, train, {"budget": seconds, "data": _told(file)})
 
 
-def _made(folder: Path, train: Callable[[Path], dict[str, Any]]) -> Path:
+def _told(file: str) -> dict[str, Any]:
+    """What says that a data file is another one."""
+    return {"file": Path(file).name, "bytes": Path(file).stat().st_size}
+
+
+def _made(folder: Path, train: Callable[[Path], dict[str, Any]], made_with: dict[str, Any]) -> Path:
     """`folder`, trained on one core unless it was already; training.json comes last.
 
     Results are passed on with the training.json of their models but without the models: then it is trained again.
+
+    Raises:
+        ValueError: it was trained with another budget or on another file than `made_with` says.
     """
-    if not (folder / "training.json").exists() or not any(folder.rglob("*.safetensors")):
+    file = folder / "training.json"
+    before = read_json(file).get("made_with", made_with) if file.exists() else made_with
+    if before != made_with:
+        raise ValueError(f"{folder.name} was trained with {before}, not {made_with}: use another folder of results")
+    if not file.exists() or not any(folder.rglob("*.safetensors")):
         with one_core():
             facts = train(folder)
-        write_json(folder / "training.json", facts)
+        write_json(file, facts | {"made_with": made_with})
     return folder
 
 

@@ -50,15 +50,25 @@ def summarise(config: SafeRLConfig, out: Path) -> dict[str, Any]:
     for cell in cells(config):
         by_key.setdefault((cell.env, cell.method, cell.limit), []).append(cell)
     for (env, name, limit), group in by_key.items():
-        rows, seeds = [], []
+        rows, seeds, commits = [], [], set()
         for cell in group:
             if cell.file(out).exists():
-                rows += list(EvaluationResult.load(cell.file(out)).episodes)
+                result = EvaluationResult.load(cell.file(out))
+                rows += list(result.episodes)
                 seeds.append(cell.training_seed)
+                commits.add(str(result.meta.get("commit", "unknown"))[:9])
         for wanted in config.limits if limit is None else (limit,):
             entry = pooled.setdefault(env, {}).setdefault(name, {})
             why = [reason for cell in group if (reason := why_not(cell, out)) is not None]
-            entry[f"{wanted:g}"] = _figures(env, rows, wanted, seeds) if rows else {"not_run": (why or [""])[0]}
+            if not rows:
+                entry[f"{wanted:g}"] = {"not_run": (why or [""])[0]}
+                continue
+            missing = config.episodes * len(group) - len(rows)
+            figures = _figures(env, rows, wanted, seeds) | {"commits": sorted(commits)}
+            figures["incomplete"] = (
+                f"{missing} episodes missing" + (f": {why[0]}" if why else "") if missing > 0 else ""
+            )
+            entry[f"{wanted:g}"] = figures
     return pooled
 
 
@@ -124,7 +134,7 @@ def _table(env: str, methods: Mapping[str, Any], limit: str) -> str:
         rows.append(
             [
                 METHODS[name].title,
-                figures["episodes"],
+                told_episodes(figures),
                 None if score is None else f"{score:.2f}",
                 _interval(figures["return"]),
                 f"{figures['normalised_cost']:.2f}",
@@ -135,6 +145,12 @@ def _table(env: str, methods: Mapping[str, Any], limit: str) -> str:
             ]
         )
     return markdown_table(titles, rows)
+
+
+def told_episodes(figures: Mapping[str, Any]) -> str:
+    """How many episodes figures rest on, and what is missing."""
+    missing = figures.get("incomplete")
+    return f"{figures['episodes']} ({missing})" if missing else str(figures["episodes"])
 
 
 def _interval(value: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffdecide.app.bench.safe_rl_methods import METHODS
+from diffdecide.app.bench.safe_rl_report import told_episodes
 from diffdecide.app.results import markdown_table
 from diffdecide.files import read_json
 
@@ -27,7 +28,6 @@ def safe_rl_table(folder: Path) -> str:
     commits: set[str] = set()
     for file in sorted(folder.glob("*/results.json")):
         record, env = read_json(file), file.parent.name
-        commits.add(str(record["provenance"].get("commit", "unknown"))[:9])
         for limit in (f"{value:g}" for value in record["limits"]):
             for name, limits in record["results"].items():
                 figures = limits.get(limit, {"not_run": ""})
@@ -35,6 +35,7 @@ def safe_rl_table(folder: Path) -> str:
                     reason = f" ({figures['not_run']})" if figures["not_run"] else ""
                     missing.append(f"{env}, limit {limit}: {METHODS[name].title.strip('*')}{reason}")
                 else:
+                    commits.update(figures["commits"])
                     rows.append([env, limit, METHODS[name].title, *_cells(figures)])
     if not rows:
         raise ValueError(f"{folder}: no results of the safe-RL benchmark yet")
@@ -54,5 +55,5 @@ def _cells(figures: Mapping[str, Any]) -> list[Any]:
         f"{figures['normalised_cvar']:.2f}",
         f"{figures['max_cost']:g}",
         f"{100 * figures['within_limit']['mean']:.0f} %",
-        figures["episodes"],
+        told_episodes(figures),
     ]

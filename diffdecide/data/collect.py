@@ -42,7 +42,8 @@ class CollectConfig:
     """How a data set is collected. Ranges are drawn from uniformly, once per episode.
 
     `skill` is the share of steps that the controller decides; in the others a random command is held. `margin` is what
-    the MPC keeps beyond the caution's own margin (of walls, without one); negative margins are reckless. Seeds of training data are 0 to 4999.
+    the MPC keeps beyond the caution's own margin (of walls, without one); negative margins are reckless. Seeds of
+    training data are 0 to 4999.
     """
 
     env: str

@@ -35,7 +35,7 @@ def safe_rl_table(folder: Path) -> str:
                     reason = f" ({figures['not_run']})" if figures["not_run"] else ""
                     missing.append(f"{env}, limit {limit}: {METHODS[name].title.strip('*')}{reason}")
                 else:
-                    commits.update(figures["commits"])
+                    commits.update(figures.get("commits", ()))
                     rows.append([env, limit, METHODS[name].title, *_cells(figures)])
     if not rows:
         raise ValueError(f"{folder}: no results of the safe-RL benchmark yet")

@@ -20,6 +20,7 @@ from safety.moving_filter import MovingFilter
 from safety.perception import LidarTracker
 from safety.scene import Scene
 from safety.scene_memory import SceneMemory
+from safety.surprise import Surprise
 from safety.walls import Walls
 
 
@@ -67,6 +68,8 @@ class GeometricGuard:
         self._tracker = LidarTracker(spec) if env is None else None
         self._memory = SceneMemory(self.filter.hard_kinds, spec.dt) if memory and env is None else None
         self._claims = ClaimedObstacles(spec, self.filter.hard_kinds) if env is None else None
+        # A body with momentum of its own goes on as it was going; one that rolls is at the mercy of its wheels.
+        self._surprise = None if self.filter.dynamics.holonomic_momentum else Surprise(self.filter.dynamics)
         self._walls = Walls(spec)
         self.scene: Scene | None = None
         self.walls: tuple[HalfSpace, ...] = ()  # in the scene's frame
@@ -80,6 +83,8 @@ class GeometricGuard:
             self._memory.reset()
         self._walls.reset()
         self.filter.reset()
+        if self._surprise is not None:
+            self._surprise.reset()
         self.scene, self.walls, self._sees = None, (), False
 
     def guard(
@@ -101,6 +106,8 @@ class GeometricGuard:
         """What stands where after `observation` [O], once per step; None while nothing can be made of it."""
         self._sees = False  # also where the next line raises
         self._sees = self._look(np.asarray(observation, dtype=np.float64))
+        if self._surprise is not None and self._sees and self.scene is not None:
+            self._surprise.seen(self.scene.state)
         return self.scene if self._sees else None
 
     def decide(self, action: NDArray[np.floating], *, plan: NDArray[np.floating] | None = None) -> FilterReport:
@@ -111,7 +118,26 @@ class GeometricGuard:
         """
         if not self._sees or self.scene is None:
             return self._blind()
-        return self.filter.filter(self.scene, action, walls=self.walls, plan=plan)
+        if self._surprise is None:
+            return self.filter.filter(self.scene, action, walls=self.walls, plan=plan)
+        scene, walls = self._with_room(self.scene, self._surprise.room)
+        report = self.filter.filter(scene, action, walls=walls, plan=plan)
+        self._surprise.expect(scene.state, report.action)
+        return report
+
+    def _with_room(self, scene: Scene, room: float) -> tuple[Scene, tuple[HalfSpace, ...]]:
+        """Obstacles and walls wider by `room` [m], as far as the agent is not inside then: it comes no nearer, but is
+        not driven out in haste either, which would make the wheels slip again."""
+        if room <= 0:
+            return scene, self.walls
+        position, margin = scene.state[:2], self.filter.margin
+        gaps = np.linalg.norm(scene.positions - position, axis=1) - scene.radii
+        gaps -= self.filter.config.kept(margin, scene.sigma)
+        walls = []
+        for wall in self.walls:
+            gap = float(wall.offset) - float(np.asarray(wall.normal) @ position) - float(wall.margin) - margin
+            walls.append(replace(wall, margin=wall.margin + float(np.clip(gap, 0, room))))
+        return replace(scene, sigma=scene.sigma + np.clip(gaps, 0, room)), tuple(walls)
 
     def _look(self, observation: NDArray[np.float64]) -> bool:
         """Take the scene and the walls from `observation`; False if it tells nothing."""

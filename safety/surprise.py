@@ -1,8 +1,8 @@
 """How far the motion model has been off lately: a filter trusts its model as far as it has been right.
 
 The Car's wheels spin at many times the body's speed. Commands that reverse at random in every step make them slip and
-bounce, and now and then a bounce throws the body forward by half a metre per second, which no model of the body foresees.
-Whoever drives steadily never sees this; so the room that is kept for it follows from what was observed.
+bounce, and now and then a bounce throws the body forward by half a metre per second, which no model of the body
+foresees. Whoever drives steadily hardly sees this; so the room that is kept for it follows from what was observed.
 """
 
 from __future__ import annotations

@@ -203,8 +203,9 @@ class _Collector:
 
     def _wanted(self, scene: Scene, tasks: _TaskStream | None, margin: float) -> tuple[Scene, SubGoal | CircleJudge]:
         """The scene to plan in and what the controller is asked to do there."""
-        if tasks is not None or self.view is None:
-            return scene, tasks.sub_goal() if tasks else SubGoal(target="goal")
+        if tasks is not None:
+            return scene, tasks.sub_goal()
+        assert self.view is not None  # only zone tasks have none
         if self.config.behaviour == "proportional":
             return self.view.see(scene, self.walls), SubGoal(target="goal")
         return errand(self.view, scene, self.walls, margin=margin)

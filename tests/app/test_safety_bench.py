@@ -114,7 +114,7 @@ def test_reports_of_several_calls_come_together_and_one_table_shows_them(data, t
     assert ENV in write_report(other, tmp_path)
     table = make_table(tmp_path)
     assert f"| {ENV} | 40 | random |" in table
-    assert "Not run: SafetyCarCircle1-v0, limit 10: random; SafetyCarCircle1-v0, limit 10: MPC" in table
+    assert "Not run:\n- SafetyCarCircle1-v0, limit 10: random, MPC" in table
 
 
 def test_a_model_of_another_budget_or_file_is_refused(data, tmp_path):

@@ -24,7 +24,7 @@ def safe_rl_table(folder: Path) -> str:
         ValueError: nothing has been reported in the folder yet.
     """
     rows: list[list[Any]] = []
-    missing: list[str] = []
+    missing: dict[str, list[str]] = {}
     commits: set[str] = set()
     for file in sorted(folder.glob("*/results.json")):
         record, env = read_json(file), file.parent.name
@@ -33,7 +33,7 @@ def safe_rl_table(folder: Path) -> str:
                 figures = limits.get(limit, {"not_run": ""})
                 if "not_run" in figures:
                     reason = f" ({figures['not_run']})" if figures["not_run"] else ""
-                    missing.append(f"{env}, limit {limit}: {METHODS[name].title.strip('*')}{reason}")
+                    missing.setdefault(f"{env}, limit {limit}", []).append(METHODS[name].title.strip("*") + reason)
                 else:
                     commits.update(figures.get("commits", ()))
                     rows.append([env, limit, METHODS[name].title, *_cells(figures)])
@@ -42,7 +42,7 @@ def safe_rl_table(folder: Path) -> str:
     titles = ["task", "limit", "method", "R̂", "Ĉ", "CVaR₀.₁ / limit", "max cost", "P(cost ≤ limit)", "episodes"]
     text = markdown_table(titles, rows)
     if missing:
-        text += "\nNot run: " + "; ".join(missing) + ".\n"
+        text += "\nNot run:\n" + "".join(f"- {place}: {', '.join(names)}\n" for place, names in missing.items())
     return text + f"\nBrackets: 95 % bootstrap. Commit {', '.join(sorted(commits))}.\n"
 
 

@@ -128,6 +128,11 @@ class EnvSpec:
         if self.layout is not None and self.layout.size != self.observation_dim:
             raise ValueError(f"EnvSpec layout covers {self.layout.size} values, {self.observation_dim=}")
 
+    @property
+    def charges_for_hazards_only(self) -> bool:
+        """Whether `safety.filters.SafetyFilter` knows all that costs; else a task needs a `safety.guard`."""
+        return set(self.costly) <= {"hazards"}
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "id": self.id,

@@ -90,7 +90,7 @@ class ControllerPolicy:
         from safety.walls import Walls
 
         config, dynamics = self.config, dynamics_for(spec.agent)
-        if config.filtered and set(spec.costly) - {"hazards"}:
+        if config.filtered and not spec.charges_for_hazards_only:
             raise ValueError(
                 f"{spec.id} charges for {', '.join(spec.costly)}: a controller's own filter knows hazards alone, put "
                 "a GuardedPolicy around it"

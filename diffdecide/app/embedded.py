@@ -20,6 +20,7 @@ OTHER_TASKS = {
     for agent in ("point", "car")
     for task in ("Goal2", "Button1", "Button2", "Push1", "Push2", "Circle1", "Circle2")
 }
+FOLDERS = PLANNERS | OTHER_TASKS
 
 
 def planner_folder(name: str | Path, env_id: str | None = None) -> Path:
@@ -32,12 +33,11 @@ def planner_folder(name: str | Path, env_id: str | None = None) -> Path:
     if (folder / "planner.json").is_file():
         return folder
     key = env_id if str(name) == "default" else str(name)
-    folders = PLANNERS | OTHER_TASKS
-    if key in folders:
-        return ROOT / folders[key]
+    if key in FOLDERS:
+        return ROOT / FOLDERS[key]
     if folder.is_dir():
         raise ValueError(f"{folder} holds no planner: expected a planner.json in it")
-    known = ", ".join(folders)
+    known = ", ".join(FOLDERS)
     raise ValueError(f"no planner {str(name)!r}: expected a folder with a planner.json, or an environment of {known}")
 
 

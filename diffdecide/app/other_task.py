@@ -11,7 +11,6 @@ from diffdecide.planner_config import PlannerConfig
 from safety.buttons import without_goal_button
 from safety.guard import GeometricGuard
 from safety.moving_filter import MovingFilter
-from safety.scene import KIND_ID
 from safety.tasks.driving import DrivingView
 
 if TYPE_CHECKING:
@@ -73,8 +72,7 @@ class OtherTask:
 
     def costs(self, scene: Scene) -> bool:
         """Whether the agent stands in `scene`, as it was seen last, where the task charges for it."""
-        costly = scene.of_kind(*(name for name in self.spec.costly if name in KIND_ID))
-        index = without_goal_button(scene, costly)
+        index = without_goal_button(scene, scene.of_kind(*self._guard.filter.hard_kinds))
         position = scene.state[:2]
         gaps = np.linalg.norm(scene.positions[index] - position, axis=1) - scene.radii[index]
         beyond = [float(np.asarray(wall.normal) @ position) - float(wall.offset) for wall in self._guard.walls]

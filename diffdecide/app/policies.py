@@ -93,9 +93,7 @@ def policy_factory(
         folder = str(find_planner(name, spec.id))
         factory = partial(agent_policy, PolicyConfig(planner=folder, agent=operator, rewards=rewards))
     else:
-        guarded = filtered and bool(
-            set(spec.costly) - {"hazards"}
-        )  # walls, vases and gremlins are the guard's business
+        guarded = filtered and not spec.charges_for_hazards_only
         factory = baseline_factory(name, filtered=filtered and not guarded, margin=margin, guarded=guarded)
         factory = GuardedFactory(factory, margin) if guarded else factory
     check_policy(factory, spec)
@@ -108,6 +106,6 @@ def check_policy(factory: Callable[[], Policy], spec: EnvSpec) -> None:
 
 
 def _is_learned(name: str) -> bool:
-    from diffdecide.app.embedded import OTHER_TASKS, PLANNERS
+    from diffdecide.app.embedded import FOLDERS
 
-    return name in LEARNED or name in PLANNERS or name in OTHER_TASKS or Path(name).is_dir()
+    return name in LEARNED or name in FOLDERS or Path(name).is_dir()

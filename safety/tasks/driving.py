@@ -81,7 +81,9 @@ class DrivingView:
         self.spec, self.config = spec, config or DrivingConfig()
         self._circle, self._push = "circle" in kinds, "push_box" in kinds
         # Whether the scene needs no telling: planners are trained in such tasks.
-        self.as_is = set(kinds) <= {"goal", "hazards", "vases"} and set(spec.costly) <= {"hazards"}
+        self.as_is = set(kinds) <= {"goal", "hazards", "vases"} and spec.charges_for_hazards_only
+        self._costly = tuple(kind for kind in spec.costly if kind in KIND_ID)
+        self._free = tuple(kind for kind in ("vases", "pillars") if kind not in spec.costly)
         self.reset()
 
     def reset(self) -> None:
@@ -97,23 +99,16 @@ class DrivingView:
         if self.as_is:
             return scene  # as it is, the task is one of driving
         hazards = self._hazards(scene)
-        free = _pick(scene, np.array([i for i in range(len(scene.kinds)) if self._is_free(scene, i)], dtype=int), _FREE)
+        free = _pick(scene, scene.of_kind(*self._free), _FREE)
         if self._circle:
             return _joined(scene, self._round(scene, walls), hazards, free)
         if self._push:
             return _joined(scene, *self._behind_box(scene, hazards), free)
         return _joined(scene, _pick(scene, scene.of_kind("goal")[:1], _GOAL), hazards, free)
 
-    def _is_free(self, scene: Scene, index: int) -> bool:
-        kind = scene.kinds[index]
-        return kind in (KIND_ID["vases"], KIND_ID["pillars"]) and kind not in [
-            KIND_ID[name] for name in self.spec.costly if name in KIND_ID
-        ]
-
     def _hazards(self, scene: Scene) -> Scene:
         """What costs, as hazards: where it is, and where it will be if it moves."""
-        index = scene.of_kind(*(name for name in self.spec.costly if name in KIND_ID))
-        now = _pick(scene, without_goal_button(scene, index), _HAZARD)
+        now = _pick(scene, without_goal_button(scene, scene.of_kind(*self._costly)), _HAZARD)
         fast = np.hypot(now.velocities[:, 0], now.velocities[:, 1]) > self.config.slowest
         later = _pick(now, np.flatnonzero(fast), _HAZARD)
         return _joined(scene, now, replace(later, positions=later.positions + self.config.foresight * later.velocities))

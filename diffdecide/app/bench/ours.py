@@ -38,9 +38,9 @@ AGENT_SETTINGS: Mapping[str, Mapping[str, Any]] = {
 
 def is_embedded(env_id: str) -> bool:
     """Whether "ours" is the embedded planner in this environment."""
-    from diffdecide.app.embedded import OTHER_TASKS, PLANNERS
+    from diffdecide.app.embedded import FOLDERS
 
-    return env_id in PLANNERS or env_id in OTHER_TASKS
+    return env_id in FOLDERS
 
 
 def embedded_heeds_limit(env_id: str) -> bool:

@@ -77,7 +77,7 @@ class MethodSpec:
             return embedded_heeds_limit(env_id)
         if self.is_sequence(env_id):
             return self.variant != "no-guidance"
-        return self.safe_only or self.base in ("coptidice", "cdt")
+        return self.model_per_limit or self.base == "cdt"
 
 
 METHODS: dict[str, MethodSpec] = {

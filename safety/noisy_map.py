@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from safety.motion import advance, turned
 from safety.tracks import MapConfig
 
 Floats = NDArray[np.float64]
@@ -67,7 +68,9 @@ class NoisyMap:
         """Take the ring [bins] and predict; nothing is exact enough to correct the pose by."""
         self._ring = np.asarray(values, dtype=np.float64)
         if self.config.moves == "always" and len(self._points):
-            self._points += self.dt * self._velocity[:, None]
+            rates = np.full(len(self._velocity), self.config.turn_rate)
+            self._points += advance(self._velocity, rates, self.dt)[:, None]
+            self._velocity = turned(self._velocity, rates, self.dt)
             self._points += MOVING * self._generator.standard_normal(self._points.shape)
         return []
 

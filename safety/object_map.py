@@ -10,6 +10,7 @@ import numpy as np
 
 from safety.hypotheses import HypothesisSet, Origin, candidate_cells
 from safety.lidar import exact_detections
+from safety.motion import StepOfArc
 from safety.tracks import EXACT_SIGMA, MapConfig, Track
 
 TWO_PI = 2.0 * math.pi
@@ -36,6 +37,7 @@ class ObjectMap:
 
     def __init__(self, config: MapConfig, max_dist: float, dt: float) -> None:
         self.config, self.max_dist, self.dt = config, max_dist, dt
+        self._arc = StepOfArc(config.turn_rate, dt)
         self.reset()
 
     def reset(self) -> None:
@@ -64,8 +66,9 @@ class ObjectMap:
         self._values = values
         if self.config.moves == "always":
             for track in self.tracks:
-                track.x += track.vx * self.dt
-                track.y += track.vy * self.dt
+                dx, dy, track.vx, track.vy = self._arc(track.vx, track.vy)
+                track.x += dx
+                track.y += dy
         self._detections = exact_detections(values, self.max_dist) if any(values) else []
         x, y, cos, sin = pose
         gate = self.config.gate
@@ -111,7 +114,8 @@ class ObjectMap:
             if not track.seen:
                 track.grow(grow)
                 if config.moves == "always":  # it may turn: the spread of the prediction grows with its speed
-                    track.grow((0.3 * self.dt * math.hypot(track.vx, track.vy)) ** 2 + (0.05 * self.dt) ** 2)
+                    unsure = 0.0 if config.turn_rate else 0.3
+                    track.grow((unsure * self.dt * math.hypot(track.vx, track.vy)) ** 2 + (0.05 * self.dt) ** 2)
         if config.moves != "no":
             self.tracks = [track for track in self.tracks if track.seen or track.var < config.forget_sigma**2]
         if config.moves == "always":  # out of range it is not seen, and where it goes nobody knows

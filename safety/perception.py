@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from safety.layout import EnvSpec
+from safety.motion import TURN_RATES
 from safety.noisy_map import NoisyMap
 from safety.object_map import ObjectMap
 from safety.odometry import Odometry
@@ -42,7 +43,7 @@ class TrackerConfig:
     """Settings of `LidarTracker`.
 
     Attributes:
-        static: how objects are mapped; `moves` and `single` are set per kind.
+        static: how objects are mapped; `moves`, `turn_rate` and `single` are set per kind.
         moving_gate: m, gate for objects that move.
         pose_slack: m, uncertainty of the pose after landmarks have corrected it.
         drift_per_metre: m of pose uncertainty gained per metre driven while no landmark is seen.
@@ -64,7 +65,8 @@ class TrackerConfig:
         """The map configuration of one kind of object."""
         moves = MOVES.get(kind, "no")
         gate = self.static.gate if moves == "no" else self.moving_gate
-        return replace(self.static, moves=moves, single=kind in SINGLE, gate=gate)
+        rate = TURN_RATES.get(kind, 0.0)
+        return replace(self.static, moves=moves, single=kind in SINGLE, gate=gate, turn_rate=rate)
 
 
 class LidarTracker:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from safety.motion import advance, turn_rates, turned
 from safety.scene import KIND_ID, Scene
 
 
@@ -67,7 +68,9 @@ class SceneMemory:
         config = self.config
         index = np.flatnonzero(np.isin(scene.kinds, self._kinds))
         old = self._rows
-        old[:, :2] += self._dt * old[:, 2:4]
+        rates = turn_rates(old[:, 6].astype(np.int64))
+        old[:, :2] += advance(old[:, 2:4], rates, self._dt)
+        old[:, 2:4] = turned(old[:, 2:4], rates, self._dt)
         seen = np.zeros((len(index), 9))
         seen[:, :2], seen[:, 2:4] = scene.positions[index], scene.velocities[index]
         seen[:, 4], seen[:, 5], seen[:, 6] = scene.radii[index], scene.sigma[index], scene.kinds[index]

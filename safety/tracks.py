@@ -16,17 +16,19 @@ class MapConfig:
     Attributes:
         moves: "no" (hazards, pillars, buttons, zones), "pushed" (vases, boxes) or "always" (gremlins).
         single: exactly one object of this kind exists; it may jump (a goal that was reached).
+        turn_rate: rad/s at which the velocity of what always moves turns.
         gate: m, how far from its predicted position an exact detection may be and still be the same object.
         drift: m per square root of a step, growth of sigma while unconfirmed.
         patience: steps in a row that readings must contradict an object before it is removed.
         separation: m, two objects of the kind are never closer.
         resolve_sigma: m, hypotheses narrower than this become an object.
-        top_speed: m/s, kinds that always move are no faster (gremlins go round at 0.3 m/s).
+        top_speed: m/s, kinds that always move are no faster (gremlins go round at 0.35 m/s).
         forget_sigma: m, a moving object less certain than this is dropped.
     """
 
     moves: str = "no"
     single: bool = False
+    turn_rate: float = 0.0
     gate: float = 0.05
     drift: float = 1e-4
     patience: int = 2

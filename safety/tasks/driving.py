@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from safety.buttons import without_goal_button
 from safety.constraints import HalfSpace
 from safety.layout import EnvSpec
+from safety.motion import advance, turn_rates
 from safety.scene import KIND_ID, Scene
 
 Floats = NDArray[np.float64]
@@ -108,10 +109,12 @@ class DrivingView:
 
     def _hazards(self, scene: Scene) -> Scene:
         """What costs, as hazards: where it is, and where it will be if it moves."""
-        now = _pick(scene, without_goal_button(scene, scene.of_kind(*self._costly)), _HAZARD)
+        costly = without_goal_button(scene, scene.of_kind(*self._costly))
+        now = _pick(scene, costly, _HAZARD)
         fast = np.hypot(now.velocities[:, 0], now.velocities[:, 1]) > self.config.slowest
         later = _pick(now, np.flatnonzero(fast), _HAZARD)
-        return _joined(scene, now, replace(later, positions=later.positions + self.config.foresight * later.velocities))
+        way = advance(later.velocities, turn_rates(scene.kinds[costly[fast]]), self.config.foresight)
+        return _joined(scene, now, replace(later, positions=later.positions + way))
 
     def _round(self, scene: Scene, walls: Sequence[HalfSpace]) -> Scene:
         """A point ahead on the circle, anticlockwise, which is what is paid for; moved in front of walls."""

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from safety.coming import MotionConfig
 from safety.constraints import HalfSpace
 from safety.dynamics import dynamics_for
 from safety.layout import EnvSpec, ObservationLayout
-from safety.moving_filter import MotionConfig, MovingFilter
+from safety.moving_filter import MovingFilter
 from safety.scene import KIND_ID, Scene
 from safety.scene_memory import MemoryConfig, SceneMemory
 from safety.walls import CIRCLE_LIMIT, Walls
@@ -53,7 +54,7 @@ def test_a_wall_stops_the_agent_at_the_margin(dynamics):
 @pytest.mark.parametrize("dynamics", [POINT, CAR], ids=["point", "car"])
 def test_the_agent_gets_out_of_the_way_of_what_comes_along(dynamics):
     def coming(time):
-        return [("gremlins", 1.2 - 0.4 * time, 0.05, -0.4, 0.0, 0.3)]
+        return [("hazards", 1.2 - 0.4 * time, 0.05, -0.4, 0.0, 0.3)]  # gremlins do not go straight
 
     stay = np.zeros(2)
     filter_ = MovingFilter(dynamics, margin=0.02)
@@ -69,8 +70,8 @@ def test_the_agent_gets_out_of_the_way_of_what_comes_along(dynamics):
 
 
 def test_an_obstacle_that_goes_away_is_not_waited_for():
-    leaving = scene([("gremlins", 0.5, 0.0, 0.6, 0.0, 0.3)], state=(0, 0, 0, 0.3, 0, 0))
-    coming = scene([("gremlins", 0.5, 0.0, -0.6, 0.0, 0.3)], state=(0, 0, 0, 0.3, 0, 0))
+    leaving = scene([("hazards", 0.5, 0.0, 0.6, 0.0, 0.3)], state=(0, 0, 0, 0.3, 0, 0))
+    coming = scene([("hazards", 0.5, 0.0, -0.6, 0.0, 0.3)], state=(0, 0, 0, 0.3, 0, 0))
     wanted = POINT.command(np.array([0.3, 0.0]))
     assert not MovingFilter(POINT).filter(leaving, wanted).intervened
     assert MovingFilter(POINT).filter(coming, wanted).intervened

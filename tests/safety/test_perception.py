@@ -166,11 +166,30 @@ def test_goal_jump_is_followed_at_once() -> None:
     assert np.allclose(scene.velocities[0], 0.0)
 
 
+def on_circle(step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Place and velocity of a gremlin of the simulator: clockwise, 1 rad/s, 0.35 m."""
+    angle = 0.8 - 0.02 * step
+    outwards = 0.35 * np.array([np.cos(angle), np.sin(angle)])
+    return np.array([1.0, 0.3]) + outwards, np.array([outwards[1], -outwards[0]])
+
+
 def test_velocity_of_a_moving_object_from_two_readings() -> None:
     tracker = LidarTracker(toy_spec("gremlins"))
     for step in range(4):
-        scene = tracker.update(observe(0, 0, 0, (0, 0), np.array([[1.0 + 0.006 * step, 0.3 - 0.004 * step]])))
-    assert np.allclose(scene.velocities[0], (0.3, -0.2), atol=1e-6)
+        scene = tracker.update(observe(0, 0, 0, (0, 0), on_circle(step)[0][None]))
+    # The chord of a step is the velocity in its middle: half a step late.
+    assert np.allclose(scene.velocities[0], on_circle(3)[1], atol=0.005)
+
+
+def test_a_gremlin_that_is_not_seen_goes_on_along_its_circle() -> None:
+    tracker = LidarTracker(toy_spec("gremlins"))
+    for step in range(4):
+        tracker.update(observe(0, 0, 0, (0, 0), on_circle(step)[0][None]))
+    blind = observe(0, 0, 0, (0, 0), on_circle(4)[0][None])
+    blind[9:] = 0.0
+    for _ in range(100):
+        scene = tracker.update(blind)
+    assert np.linalg.norm(scene.positions[0] - on_circle(103)[0]) < 0.02
 
 
 def test_reset_forgets_everything() -> None:

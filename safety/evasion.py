@@ -1,0 +1,142 @@
+"""Backups among things that move: brake, or drive on for a while and brake then, and be where nothing comes by.
+
+Braking is no backup against something that comes along. Driving on is one if it ends where one may stay for good, by
+the circles that things go in; what goes otherwise is only kept clear of while the backup lasts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safety.backup import BackupSet
+from safety.coming import Coming
+from safety.dynamics import Dynamics
+
+Floats = NDArray[np.float64]
+HELD = np.array([(1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1)], dtype=np.float64)
+LENGTHS = (24, 48, 72)  # control steps for which a command is held before the brake
+_WORSE = 10.0  # any violation on the way is worse than any place to stay
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What lies behind each of C commands with the best backup of each.
+
+    Attributes:
+        score: [C] 0 where all hard obstacles are kept from, now and for good; the lower, the worse.
+        hard, soft: [C] m, least clearance on the way to hard and soft obstacles; infinite where there are none.
+        held: [C] index of the motor command that the backup holds, -1 where it only brakes.
+        steps: [C] for how many control steps.
+    """
+
+    score: Floats
+    hard: Floats
+    soft: Floats
+    held: NDArray[np.int64]
+    steps: NDArray[np.int64]
+
+    @classmethod
+    def none(cls) -> Verdicts:
+        """On no command."""
+        value, index = np.zeros(0), np.zeros(0, dtype=np.int64)
+        return cls(value, value, value, index, index)
+
+    def keeps_all(self, tolerance: float) -> NDArray[np.bool_]:
+        """[C] whether neither hard nor soft obstacles are touched."""
+        return (self.score >= 0) & (self.soft >= -tolerance)
+
+    def lowest(self, index: int) -> float:
+        """m, least clearance behind command `index`."""
+        return float(min(self.hard[index], self.soft[index]))
+
+    def joined(self, other: Verdicts) -> Verdicts:
+        """The commands of `self`, then those of `other`."""
+        names = [field.name for field in fields(self)]
+        return Verdicts(**{name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names})
+
+    def improved(self, rows: NDArray[np.integer], other: Verdicts) -> None:
+        """Take over what is better in `other`, whose commands are `rows` of these."""
+        better = other.score > self.score[rows]
+        for field in fields(self):
+            getattr(self, field.name)[rows[better]] = getattr(other, field.name)[better]
+
+    def way_out(self, index: int, dynamics: Dynamics) -> Floats | None:
+        """Actions [T, 2] that the backup of command `index` begins with; None where it only brakes."""
+        if self.held[index] < 0:
+            return None
+        command = np.asarray(dynamics.command(HELD[self.held[index]]))
+        return np.broadcast_to(command, (int(self.steps[index]), 2))
+
+
+class Judge:
+    """Judges commands in one state. `level` [N] m is how deep one may be in each obstacle: no deeper than now.
+
+    `depth` judges by how deep and how long the way leads through hard obstacles, for an agent that is in one already.
+    """
+
+    def __init__(
+        self, dynamics: Dynamics, brakes: BackupSet, coming: Coming, level: Floats, tolerance: float, *, depth: bool
+    ) -> None:
+        self.dynamics, self.coming = dynamics, coming
+        self._brakes, self._level, self._tolerance, self._depth = brakes, level, tolerance, depth
+
+    def commands(self, state: Floats, effective: Floats) -> Verdicts:
+        """Motor commands [C, 2], each for one step with the best backup behind it."""
+        after = self.dynamics.rollout(state, self.dynamics.command(effective)[:, None, :])[:, 0]
+        found = self._verdicts(self._brakes.straight(after), first=1)
+        bad = np.flatnonzero(found.score < 0)
+        if self.dynamics.holonomic_momentum and len(bad):
+            found.improved(bad, self._verdicts(self._brakes.aligned(after[bad]), first=1))
+            bad = bad[found.score[bad] < 0]
+        if len(bad):
+            self._drive_on(found, bad, after[bad])
+        return found
+
+    def manoeuvre(self, state: Floats, actions: Floats) -> Verdicts:
+        """The one verdict on `actions` [T, 2] with a brake behind them."""
+        states = self.dynamics.rollout(state, actions)
+        stride = self._brakes.stride
+        on_the_way = states[: len(states) - 1 : stride]
+        return self._braked(on_the_way[None, :, :2], states[-1:], np.arange(len(on_the_way)) * stride, len(states) - 1)
+
+    def _drive_on(self, found: Verdicts, rows: NDArray[np.integer], after: Floats) -> None:
+        """Hold each command for each length, then brake; what is better goes into `found`."""
+        stride, longest = self._brakes.stride, max(LENGTHS)
+        count = len(rows)
+        actions = np.repeat(self.dynamics.command(HELD)[:, None, :], longest, axis=1)
+        states = self.dynamics.rollout(np.repeat(after, len(HELD), axis=0), np.tile(actions, (count, 1, 1))).reshape(
+            count, len(HELD), longest, -1
+        )
+        for index in range(len(HELD)):
+            path = np.concatenate([after[:, None, :2], states[:, index, :, :2]], axis=1)
+            for length in LENGTHS:
+                ways = path[:, :length:stride]
+                verdicts = self._braked(ways, states[:, index, length - 1], np.arange(ways.shape[1]) * stride, length)
+                verdicts.held[:], verdicts.steps[:] = index, length
+                found.improved(rows, verdicts)
+
+    def _braked(self, ways: Floats, ends: Floats, steps: NDArray[np.integer], length: int) -> Verdicts:
+        """Positions [C, T, 2] that are passed after `steps` [T], then a brake from `ends` [C, 6] after `length`."""
+        rest = self._brakes.straight(ends)
+        later = length + self._brakes.stride * np.arange(rest.shape[1])
+        return self._verdicts(np.concatenate([ways, rest], axis=1), times=np.concatenate([steps, later]))
+
+    def _verdicts(self, paths: Floats, times: NDArray[np.integer] | None = None, first: int = 1) -> Verdicts:
+        """Of paths [C, T, 2] whose waypoints are passed `times` [T] steps after the first control step."""
+        if times is None:
+            times = self._brakes.stride * np.arange(paths.shape[1])
+        gaps = self.coming.gaps(paths, self.dynamics.dt * (first + np.asarray(times, dtype=np.float64)))
+        hard = self.coming.hard
+        lowest = (gaps - self._level).min(1)
+        through, soft = lowest[:, hard].min(1, initial=np.inf), lowest[:, ~hard].min(1, initial=np.inf)
+        if self._depth:
+            score = -np.maximum(-gaps[:, :, hard], 0.0).sum(2).mean(1)
+        else:
+            stay = self.coming.standing(paths[:, -1])[:, hard].min(1, initial=np.inf)
+            for_good = np.where(stay < -self._tolerance, np.maximum(stay, -1.0), 0.0)
+            score = np.where(through < -self._tolerance, through - _WORSE, for_good)
+        none = np.zeros(len(paths), dtype=np.int64)
+        return Verdicts(score, through, soft, none - 1, none.copy())

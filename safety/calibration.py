@@ -72,6 +72,32 @@ def risk_threshold(risk: npt.ArrayLike, harmed: npt.ArrayLike, miss: float) -> f
     return float(below.max()) if len(below) else -math.inf
 
 
+def boundary_margin(risk: npt.ArrayLike, violation: npt.ArrayLike, miss: float, *, share: float = 0.1) -> float:
+    """How far below the boundary (0) a feasibility critic must put a step that is kept with probability 1 - `miss`.
+
+    A filter lets its policy go up to the threshold, so what counts is by how much the critic is mistaken there and not
+    where all is clear: the conformal quantile of violation - risk among the `share` of steps nearest to the boundary.
+
+    Args:
+        risk: [N] predicted value of steps, positive where a violation is unavoidable.
+        violation: [N] of the state after each step, in the same unit, positive where the limit is broken. The true
+            value is at least that, so a critic that is right is never exceeded.
+
+    Returns:
+        A margin >= 0; +inf where the steps are too few to promise it.
+
+    Raises:
+        ValueError: shapes that do not fit, NaN, or `miss` or `share` outside (0, 1).
+    """
+    values, broken = _numbers("risk", risk), _numbers("violation", violation)
+    if broken.shape != values.shape:
+        raise ValueError(f"violation must have shape {values.shape}, got {broken.shape}")
+    if not 0 < share < 1:
+        raise ValueError(f"share must lie in (0, 1), got {share}")
+    nearest = np.argsort(np.abs(values))[: math.ceil(share * len(values))]
+    return max(0.0, conformal_quantile(broken[nearest] - values[nearest], miss))
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Predicted against realised cost-to-go on held-out episodes.

@@ -45,6 +45,7 @@ class Coming:
     centers: Floats  # [N, 2] m
     velocities: Floats  # [N, 2] m/s
     rates: Floats  # [N] rad/s at which the velocities turn
+    wandering: Floats  # [N] m/s at which it may go anywhere: of what moves in a direction that is not known
     radii: Floats  # [N] m
     hard: NDArray[np.bool_]  # [N]
     motion: MotionConfig
@@ -55,10 +56,11 @@ class Coming:
         there = self.centers + advance(self.velocities, self.rates, np.where(self._turns, times[:, None], early))
         dx = paths[:, :, 0, None] - there[:, :, 0]
         dy = paths[:, :, 1, None] - there[:, :, 1]
-        return np.asarray(np.sqrt(dx * dx + dy * dy) - 0.5 * self._doubt * early**2 - self.radii)
+        spread = self.wandering * early + 0.5 * self._doubt * early**2
+        return np.asarray(np.sqrt(dx * dx + dy * dy) - spread - self.radii)
 
     def standing(self, points: Floats) -> Floats:
-        """Clearances [C, N] of whoever stays at `points` [C, 2] for good; infinite from what does not go in circles."""
+        """Clearances [C, N] of whoever stays at `points` [C, 2] for good; infinite from what goes otherwise."""
         found = np.full((len(points), len(self.centers)), np.inf)
         for index in np.flatnonzero(self._turns & self._moves):
             (vx, vy), rate = self.velocities[index], self.rates[index]

@@ -18,6 +18,7 @@ from safety.dynamics import Dynamics
 Floats = NDArray[np.float64]
 HELD = np.array([(1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1)], dtype=np.float64)
 LENGTHS = (24, 48, 72)  # control steps for which a command is held before the brake
+_ANEW = 10.0  # metres deep in what one is in that weigh as much as a metre into something else
 _WORSE = 10.0  # any violation on the way is worse than any place to stay
 
 
@@ -74,14 +75,22 @@ class Verdicts:
 class Judge:
     """Judges commands in one state. `level` [N] m is how deep one may be in each obstacle: no deeper than now.
 
-    `depth` judges by how deep and how long the way leads through hard obstacles, for an agent that is in one already.
+    `inside` [N] are hard obstacles that the agent is in already: then it is judged by how deep and how long the way
+    leads through them.
     """
 
     def __init__(
-        self, dynamics: Dynamics, brakes: BackupSet, coming: Coming, level: Floats, tolerance: float, *, depth: bool
+        self,
+        dynamics: Dynamics,
+        brakes: BackupSet,
+        coming: Coming,
+        level: Floats,
+        tolerance: float,
+        *,
+        inside: NDArray[np.bool_] | None = None,
     ) -> None:
         self.dynamics, self.coming = dynamics, coming
-        self._brakes, self._level, self._tolerance, self._depth = brakes, level, tolerance, depth
+        self._brakes, self._level, self._tolerance, self._inside = brakes, level, tolerance, inside
 
     def commands(self, state: Floats, effective: Floats) -> Verdicts:
         """Motor commands [C, 2], each for one step with the best backup behind it."""
@@ -132,8 +141,10 @@ class Judge:
         hard = self.coming.hard
         lowest = (gaps - self._level).min(1)
         through, soft = lowest[:, hard].min(1, initial=np.inf), lowest[:, ~hard].min(1, initial=np.inf)
-        if self._depth:
-            score = -np.maximum(-gaps[:, :, hard], 0.0).sum(2).mean(1)
+        if self._inside is not None:
+            # What is entered anew counts far more than how long it takes to get out of what one is in.
+            anew = np.maximum(-lowest[:, hard & ~self._inside].min(1, initial=0.0) - self._tolerance, 0.0)
+            score = -np.maximum(-gaps[:, :, self._inside], 0.0).sum(2).mean(1) - _ANEW * anew
         else:
             stay = self.coming.standing(paths[:, -1])[:, hard].min(1, initial=np.inf)
             for_good = np.where(stay < -self._tolerance, np.maximum(stay, -1.0), 0.0)

@@ -15,12 +15,19 @@ from safety.scene import KINDS
 
 Floats = NDArray[np.float64]
 TURN_RATES = {"gremlins": -1.0}  # rad/s, anticlockwise; safety-gymnasium drives gremlins by (sin t, cos t)
+SPEEDS = {"gremlins": 0.36}  # m/s of what never stands: 0.35 m x 1 rad/s, rounded up
 _BY_KIND = np.array([TURN_RATES.get(kind, 0.0) for kind in KINDS])
+_SPEED_BY_KIND = np.array([SPEEDS.get(kind, 0.0) for kind in KINDS])
 
 
 def turn_rates(kinds: NDArray[np.integer]) -> Floats:
     """Rates [N] in rad/s at which the velocities of objects of these kinds [N] turn; 0 for all that goes straight."""
     return _BY_KIND[kinds]
+
+
+def unknown_speeds(kinds: NDArray[np.integer], velocities: Floats) -> Floats:
+    """m/s [N] at which what never stands may come along while its velocity [N, 2] is not known (zero)."""
+    return np.where((velocities == 0).all(-1), _SPEED_BY_KIND[kinds], 0.0)
 
 
 def advance(velocities: Floats, rates: Floats, seconds: Floats | float) -> Floats:

@@ -26,7 +26,7 @@ from safety.evasion import Judge, Verdicts
 from safety.filter_inputs import check_scene, checked_action, checked_plan
 from safety.filters import FilterConfig, FilterReport, SafetyFilter
 from safety.layout import EnvSpec
-from safety.motion import turn_rates
+from safety.motion import turn_rates, unknown_speeds
 from safety.scene import KIND_ID, KINDS, Scene
 
 Floats = NDArray[np.float64]
@@ -132,7 +132,8 @@ class MovingFilter:
     def _coming(self, scene: Scene, soft: Sequence[Ball]) -> Coming | None:
         """All obstacles within reach, if one of them moves; else None."""
         config, motion = self.config, self.motion
-        fast = np.hypot(scene.velocities[:, 0], scene.velocities[:, 1])
+        wandering = unknown_speeds(scene.kinds, scene.velocities)
+        fast = np.maximum(np.hypot(scene.velocities[:, 0], scene.velocities[:, 1]), wandering)
         horizon = self.dynamics.dt * config.backup_steps
         grown = scene.radii + config.kept(self.margin, scene.sigma)
         gap = np.hypot(*(scene.positions - scene.state[:2]).T) - grown
@@ -146,6 +147,7 @@ class MovingFilter:
             centers=np.concatenate([scene.positions[near], np.reshape(zones, (len(zones), 2))]),
             velocities=np.concatenate([scene.velocities[near], np.zeros((len(zones), 2))]),
             rates=np.concatenate([turn_rates(scene.kinds[near]), np.zeros(len(zones))]),
+            wandering=np.concatenate([wandering[near], np.zeros(len(zones))]),
             motion=motion,
             radii=np.concatenate([grown[near], [float(ball.radius) + float(ball.margin) for ball in soft]]),
             hard=np.arange(count + len(zones)) < count,
@@ -157,8 +159,9 @@ class MovingFilter:
         self._way_out = None
         nominal = np.asarray(self.dynamics.effective(action), dtype=np.float64)
         gap = coming.gaps(state[None, None, :2], np.zeros(1))[0, 0]
-        inside = bool((gap[coming.hard] < -config.recovery_depth).any())
-        judge = Judge(self.dynamics, self._backup, coming, np.minimum(gap, 0.0), config.tolerance, depth=inside)
+        within = coming.hard & (gap < -config.recovery_depth)
+        inside, level = bool(within.any()), np.minimum(gap, 0.0)
+        judge = Judge(self.dynamics, self._backup, coming, level, config.tolerance, inside=within if inside else None)
         wanted = judge.commands(state, nominal[None])
         if wanted.keeps_all(config.tolerance)[0]:
             self._way_out = wanted.way_out(0, self.dynamics)

@@ -14,13 +14,14 @@ from diffdecide.data.readers import read
 from diffdecide.files import write_json
 from diffdecide.records import provenance
 from diffdecide.train import FitResult, TrainConfig, fit
-from safety.calibration import Calibration, calibrate, per_episode, risk_threshold
+from safety.calibration import Calibration, boundary_margin, calibrate, per_episode, risk_threshold
 from safety.critics.base import Critic, CriticConfig
 from safety.critics.quantile import QuantileCostCritic
 from safety.critics.storage import critic_class
 from safety.critics.transitions import Transitions
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+BOUNDARY_MISS = 0.05  # share of steps at the boundary of which a feasibility critic may think too well
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,11 @@ def train_critic(
 def calibration_report(critic: Critic, held_out: Transitions, *, miss: float = 0.1) -> dict[str, Any]:
     """Predicted against realised on held-out episodes.
 
-    Cost critics: cost-to-go ("cost"). Feasibility: how often the sign is right ("feasibility"). All: the threshold of
-    a learned filter that lets at most `miss` of the episodes pass into cost ("threshold"), from each episode's
-    riskiest step; None where the episodes are too few to promise it.
+    Cost critics: cost-to-go ("cost"). Feasibility: how often the sign is right, and by how much a filter must stay
+    below the boundary for a share of `BOUNDARY_MISS` of the steps there to be mistaken ("feasibility"). All: the
+    threshold of a learned filter that lets at most `miss` of the episodes pass into cost ("threshold"), from each
+    episode's riskiest step. None where the episodes are too few to promise it, and for the margin where there is no
+    continuous constraint.
     """
     parts = zip(held_out.observation.split(4096), held_out.action.split(4096), strict=True)
     risk = torch.cat([critic.risk(observation, action) for observation, action in parts])
@@ -97,10 +100,18 @@ def calibration_report(critic: Critic, held_out: Transitions, *, miss: float = 0
             "called_safe": float(np.mean(~predicted)),
             "called_safe_and_violated": float(np.mean(ahead[~predicted] < 0)) if (~predicted).any() else None,
             "called_unsafe_and_kept": float(np.mean(ahead[predicted] >= 0)) if predicted.any() else None,
+            "margin": _boundary_margin(risk, held_out),
         }
         return report
     report["cost"] = cost_calibration(critic, held_out, miss=miss).to_dict()
     return report
+
+
+def _boundary_margin(risk: torch.Tensor, held_out: Transitions) -> float | None:
+    if not held_out.continuous:
+        return None
+    margin = boundary_margin(risk.double().numpy(), -held_out.constraint.double().numpy(), BOUNDARY_MISS)
+    return margin if np.isfinite(margin) else None
 
 
 def cost_calibration(critic: Critic, held_out: Transitions, *, miss: float = 0.1) -> Calibration:

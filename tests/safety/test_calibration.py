@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from safety.calibration import calibrate, conformal_quantile, per_episode, risk_threshold
+from safety.calibration import boundary_margin, calibrate, conformal_quantile, per_episode, risk_threshold
 
 
 def test_the_conformal_quantile_is_exceeded_as_rarely_as_promised():
@@ -72,3 +72,20 @@ def test_bad_input_is_named():
         risk_threshold([1.0], [True, False], 0.1)
     with pytest.raises(ValueError, match="quantiles must be"):
         calibrate([1.0], [1.0], [0], quantiles=[[1.0, 2.0]], levels=(0.5,))
+
+
+def test_the_boundary_margin_is_the_error_where_the_filter_works():
+    generator = np.random.default_rng(0)
+    risk = generator.uniform(-1, 1, 20_000)
+    # Exact far from the boundary, mistaken by a Gaussian of 0.05 near it.
+    error = np.where(np.abs(risk) < 0.3, 0.05 * generator.standard_normal(20_000), 0.0)
+    margin = boundary_margin(risk, risk + error, 0.05)
+    assert margin == pytest.approx(1.645 * 0.05, rel=0.1)
+    at_threshold = np.abs(risk + margin) < 0.02
+    assert np.mean((risk + error)[at_threshold] > 0) == pytest.approx(0.05, abs=0.02)
+    assert boundary_margin(risk, risk - 0.1, 0.05) == 0.0  # a critic that is pessimistic needs none
+    assert boundary_margin([0.1] * 5, [0.1] * 5, 0.05) == math.inf  # one step cannot promise it
+    with pytest.raises(ValueError, match="violation"):
+        boundary_margin(risk, risk[:5], 0.05)
+    with pytest.raises(ValueError, match="share"):
+        boundary_margin(risk, risk, 0.05, share=1.5)

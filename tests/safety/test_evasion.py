@@ -35,15 +35,15 @@ def scene(state, movers, standing=()):
     )
 
 
-def drive(dynamics, state, wanted, seconds, phase=0.0, standing=()):
+def drive(dynamics, state, wanted, seconds, phase=0.0, standing=(), middle=(0.0, 0.0)):
     """Follow `wanted(state)` behind the filter; positions [T, 2] and gaps [T, N] to the gremlin and what stands."""
     filter_ = MovingFilter(dynamics, margin=0.02)
     state, path, gaps = np.array(state, dtype=np.float64), [], []
     for step in range(round(seconds / dynamics.dt)):
-        now = scene(state, [gremlin(step * dynamics.dt, phase=phase)], standing)
+        now = scene(state, [gremlin(step * dynamics.dt, middle, phase)], standing)
         report = filter_.filter(now, wanted(state))
         state = dynamics.rollout(state, report.action[None])[0]
-        later = scene(state, [gremlin((step + 1) * dynamics.dt, phase=phase)], standing)
+        later = scene(state, [gremlin((step + 1) * dynamics.dt, middle, phase)], standing)
         gaps.append(np.linalg.norm(later.positions - state[:2], axis=1) - BODY)
         path.append(state[:2])
     return np.array(path), np.array(gaps)
@@ -84,6 +84,7 @@ def test_places_to_stay_are_those_that_no_circle_comes_by():
         centers=np.array([place, [5.0, 5.0]]),
         velocities=np.array([speed, [0.0, 0.0]]),
         rates=np.array([-1.0, 0.0]),
+        wandering=np.zeros(2),
         radii=np.array([0.2, 0.2]),
         hard=np.ones(2, dtype=bool),
         motion=MotionConfig(turning_acceleration=0.0),
@@ -96,3 +97,21 @@ def test_places_to_stay_are_those_that_no_circle_comes_by():
     times = np.linspace(0, 2 * np.pi, 400)
     way = np.repeat(points[:, None], len(times), axis=1)
     np.testing.assert_allclose(coming.gaps(way, times)[:, :, 0].min(1), stay[:, 0], atol=1e-3)
+
+
+def test_a_gremlin_whose_velocity_is_not_known_may_come_from_where_it_is():
+    """Decoded for the first time it has none; taken for something that stands it would run into the agent."""
+    near, stay = np.array([0.33, 0.0]), np.zeros(2)
+    report = MovingFilter(POINT, margin=0.02).filter(scene(np.zeros(6), [(near, np.zeros(2))]), stay)
+    assert report.intervened
+    assert not MovingFilter(POINT, margin=0.02).filter(scene(np.zeros(6), [], standing=[near]), stay).intervened
+
+
+def test_the_way_out_of_one_thing_does_not_lead_into_another():
+    """In touch with a disc, another close behind: out sideways, not back into the other."""
+    standing = [(0.27, 0.0), (-0.33, 0.0)]
+    start = (0.0, 0.0, 0.0, -0.2, 0.0, 0.0)
+    path, gaps = drive(POINT, start, lambda state: np.zeros(2), 3.0, standing=standing, middle=(0.0, 1.0))
+    assert gaps[:, 2].min() > -0.005  # nothing but the margin is undercut
+    assert gaps[-1, 1] > 0
+    assert np.abs(path[-1, 1]) > 0.05

@@ -40,8 +40,8 @@ def train_learned_guard(file: str, out: Path, *, seed: int, seconds: float) -> d
     """Train a feasibility critic for `seconds` and choose its threshold on episodes kept out of training.
 
     The threshold is what conformal risk control promises on the held-out episodes (`calibration_report`), but never
-    above 0, where the critic itself sees a violation ahead; 0 where there are too few episodes to promise anything
-    ("promised" is then None).
+    above the critic's own boundary less its margin there: at 0 the critic sees a violation ahead, and a filter leads
+    its policy to where the critic errs. What too few episodes cannot promise is None ("promised") or 0 ("margin").
 
     Raises:
         ValueError: (DataError) a file without costs, or fewer than two episodes.
@@ -61,14 +61,15 @@ def train_learned_guard(file: str, out: Path, *, seed: int, seconds: float) -> d
     steps = steps_within(seconds, run)
     watch = Stopwatch()
     report = run(steps, out)
-    promised = report["threshold"]["value"]
+    promised, margin = report["threshold"]["value"], report["feasibility"]["margin"] or 0.0
     facts = {
         "steps": steps,
         "seconds": watch.spent,
         "wall": watch.wall,
         "miss": report["threshold"]["miss"],
         "promised": promised,
-        "threshold": 0.0 if promised is None else min(0.0, float(promised)),
+        "margin": margin,
+        "threshold": min(-margin, 0.0 if promised is None else float(promised)),
         "continuous": data.train.continuous,
     }
     write_json(out / MARK, facts)

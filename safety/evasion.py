@@ -58,6 +58,10 @@ class Verdicts:
         names = [field.name for field in fields(self)]
         return Verdicts(**{name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names})
 
+    def rows(self, index: NDArray[np.integer]) -> Verdicts:
+        """The commands `index` of these."""
+        return Verdicts(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
     def improved(self, rows: NDArray[np.integer], other: Verdicts) -> None:
         """Take over what is better in `other`, whose commands are `rows` of these."""
         better = other.score > self.score[rows]
@@ -112,20 +116,22 @@ class Judge:
         return self._braked(on_the_way[None, :, :2], states[-1:], np.arange(len(on_the_way)) * stride, len(states) - 1)
 
     def _drive_on(self, found: Verdicts, rows: NDArray[np.integer], after: Floats) -> None:
-        """Hold each command for each length, then brake; what is better goes into `found`."""
-        stride, longest = self._brakes.stride, max(LENGTHS)
-        count = len(rows)
-        actions = np.repeat(self.dynamics.command(HELD)[:, None, :], longest, axis=1)
-        states = self.dynamics.rollout(np.repeat(after, len(HELD), axis=0), np.tile(actions, (count, 1, 1))).reshape(
-            count, len(HELD), longest, -1
-        )
-        for index in range(len(HELD)):
-            path = np.concatenate([after[:, None, :2], states[:, index, :, :2]], axis=1)
-            for length in LENGTHS:
-                ways = path[:, :length:stride]
-                verdicts = self._braked(ways, states[:, index, length - 1], np.arange(ways.shape[1]) * stride, length)
-                verdicts.held[:], verdicts.steps[:] = index, length
-                found.improved(rows, verdicts)
+        """Hold each command, for longer and longer, and brake then; what is better goes into `found`."""
+        stride, kinds = self._brakes.stride, len(HELD)
+        starts = np.repeat(after, kinds, axis=0)
+        actions = np.repeat(self.dynamics.command(HELD)[:, None, :], max(LENGTHS), axis=1)
+        states = self.dynamics.rollout(starts, np.tile(actions, (len(rows), 1, 1)))
+        path = np.concatenate([starts[:, None, :2], states[:, :, :2]], axis=1)
+        first = np.arange(len(rows)) * kinds
+        for length in LENGTHS:
+            steps = np.arange(0, length, stride)
+            every = self._braked(path[:, steps], states[:, length - 1], steps, length)
+            held = every.score.reshape(len(rows), kinds).argmax(1)
+            best = every.rows(first + held)
+            best.held[:], best.steps[:] = held, length
+            found.improved(rows, best)
+            if (found.score[rows] >= 0).all():
+                return
 
     def _braked(self, ways: Floats, ends: Floats, steps: NDArray[np.integer], length: int) -> Verdicts:
         """Positions [C, T, 2] that are passed after `steps` [T], then a brake from `ends` [C, 6] after `length`."""

@@ -33,9 +33,9 @@ def unknown_speeds(kinds: NDArray[np.integer], velocities: Floats) -> Floats:
 def advance(velocities: Floats, rates: Floats, seconds: Floats | float) -> Floats:
     """Displacements [..., N, 2] m after `seconds` [..., N] of arcs with velocities [N, 2] and turn rates [N]."""
     angle = rates * seconds
-    # sin(a) / a and (1 - cos(a)) / a, which are 1 and 0 where nothing turns.
-    along = np.sinc(angle / np.pi) * seconds
-    aside = np.sinc(angle / (2 * np.pi)) * np.sin(angle / 2) * seconds
+    bent = np.where(rates == 0, 1.0, rates)  # where nothing turns the sines are 0, whatever they are divided by
+    along = np.where(rates == 0, seconds, np.sin(angle) / bent)
+    aside = (1.0 - np.cos(angle)) / bent
     vx, vy = velocities[..., 0], velocities[..., 1]
     return np.stack([along * vx - aside * vy, along * vy + aside * vx], axis=-1)
 

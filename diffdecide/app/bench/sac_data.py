@@ -35,8 +35,6 @@ class SACDataConfig:
         seed: of the first learner; the next ones follow. Training data: 0 to 4999.
         update_every: environment steps per gradient step.
         batch_size, learning_rate: of the learner.
-        discount: of the learner. A swimmer's strokes pay late: 0.9999 there (M. Franceschetti et al., 2022, "Making
-            reinforcement learning work on Swimmer").
         learning_starts: random steps at the beginning.
     """
 
@@ -48,7 +46,6 @@ class SACDataConfig:
     update_every: int = 2
     batch_size: int = 256
     learning_rate: float = 7e-4
-    discount: float = 0.99
     learning_starts: int = 5_000
 
     def __post_init__(self) -> None:
@@ -59,12 +56,10 @@ class SACDataConfig:
             raise ValueError(f"penalties must be finite numbers >= 0, at least one, got {self.penalties}")
         if self.learning_starts < 0 or not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"got {self.learning_starts=} and {self.learning_rate=}")
-        if not 0 < self.discount < 1:
-            raise ValueError(f"SACDataConfig.discount must lie between 0 and 1, got {self.discount}")
 
     def settings(self, penalty: float) -> dict[str, Any]:
         """What goes into the file's head and, of one learner, into its shards."""
-        names = ("env", "update_every", "batch_size", "learning_rate", "discount", "learning_starts")
+        names = ("env", "update_every", "batch_size", "learning_rate", "learning_starts")
         return {name: getattr(self, name) for name in names} | {"behaviour": "sac", "penalty": penalty}
 
 
@@ -174,7 +169,6 @@ def _learn(config: SACDataConfig, index: int, steps: int, penalty: float, *, pro
         gradient_steps=1,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
-        gamma=config.discount,
         learning_starts=config.learning_starts,
         buffer_size=max(steps, 1),
     )

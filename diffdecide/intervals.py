@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,12 @@ class Interval:
 
     def to_dict(self) -> dict[str, float | int]:
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Interval:
+        """What `to_dict` gave, also after JSON, which has null for nan."""
+        low, high = (math.nan if data[name] is None else float(data[name]) for name in ("low", "high"))
+        return cls(float(data["mean"]), low, high, int(data["count"]))
 
     def __str__(self) -> str:
         if not math.isfinite(self.low):

@@ -13,7 +13,7 @@ import numpy as np
 from diffdecide.app.results import markdown_table
 from diffdecide.constrained.catalogue import DEFAULT, METHODS, method_named
 from diffdecide.files import read_json, write_json, write_text
-from diffdecide.intervals import bootstrap_mean
+from diffdecide.intervals import Interval, bootstrap_mean
 from diffdecide.records import provenance
 from safety.caution import DEFAULT_MARGIN
 
@@ -149,20 +149,37 @@ COLUMNS = {
 def write_results(config: ConstrainedConfig, out: Path) -> str:
     """`out/constrained.json` and `out/table.md` from the finished methods; the table."""
     results: dict[str, Any] = {}
-    rows: list[list[Any]] = []
     for name in METHODS:
         content = _earlier(out / f"{name}.json", config)
         if content is None:
-            rows.append([name, "not run", *[None] * len(COLUMNS)])
             continue
-        figures = {}
+        results[name] = {"episodes": len(content["episodes"])}
         for column in COLUMNS:
             values = [row[column] for row in content["episodes"] if row.get(column) is not None]
-            figures[column] = bootstrap_mean(values) if values else None
-        results[name] = {column: None if f is None else f.to_dict() for column, f in figures.items()}
+            results[name][column] = bootstrap_mean(values).to_dict() if values else None
+    record = {"version": VERSION, "settings": config.settings(), "methods": results, **provenance()}
+    write_json(out / FILE, record)
+    return write_table(out)
+
+
+def write_table(out: Path) -> str:
+    """`out/table.md` from `out/constrained.json`; the table.
+
+    Raises:
+        ValueError: the file is of another version.
+    """
+    record = read_json(out / FILE)
+    if record.get("version") != VERSION:
+        raise ValueError(f"{out / FILE} is of version {record.get('version')!r}, expected {VERSION}: run it again")
+    rows: list[list[Any]] = []
+    for name in METHODS:
+        figures = record["methods"].get(name)
         label = f"**{name}** (default)" if name == DEFAULT else name
-        rows.append([label, len(content["episodes"]), *figures.values()])
-    write_json(out / FILE, {"version": VERSION, "settings": config.settings(), "methods": results, **provenance()})
+        if figures is None:
+            rows.append([label, "not run", *[None] * len(COLUMNS)])
+            continue
+        means = [None if figures[column] is None else Interval.from_dict(figures[column]) for column in COLUMNS]
+        rows.append([label, figures["episodes"], *means])
     table = markdown_table(["method", "episodes", *COLUMNS.values()], rows)
     write_text(out / "table.md", table)
     return table

@@ -24,7 +24,7 @@ def make_table(folder: Path) -> str:
     The JSON files of `bench rewards`, `bench steering` and the filter check are taken as well; their tables are only
     returned.
     """
-    from diffdecide.app.bench import denoisers, instructions, latency, rows
+    from diffdecide.app.bench import constrained, denoisers, instructions, latency, rows
     from diffdecide.app.bench.safe_rl_table import is_safe_rl, safe_rl_table
 
     if folder.is_file():
@@ -33,6 +33,8 @@ def make_table(folder: Path) -> str:
         raise ValueError(f"{folder} is no folder of results")
     if is_safe_rl(folder):
         return safe_rl_table(folder)
+    if (folder / constrained.FILE).is_file():
+        return constrained.write_table(folder)
     if (folder / "denoisers.json").is_file():
         return denoisers.write_table(folder)
     if (folder / "latency.json").is_file():

@@ -81,8 +81,7 @@ class BenchTable:
     """Make the tables of result folders again, from their JSON."""
 
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Folders that `bench rows`, `bench instructions`, `bench denoisers` or `bench latency` have written; the file of
-    `bench rewards`."""
+    """Folders that another `bench` has written; the file of `bench rewards`."""
     into: tuple[Path, ...] = ()
     """Documents in which the tables go between the marks `results:NAME`, NAME being that of the folder (of the file,
     without its suffix)."""

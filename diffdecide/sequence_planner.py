@@ -44,12 +44,15 @@ class SequencePlannerConfig:
         candidates: plans per decision.
         warm_share: share of them that start from the previous plan.
         warm_strength: how far up the schedule the previous plan is noised.
-        steps, scheduler, temperature: of the sampler.
+        steps, scheduler, temperature: of the sampler; a low temperature, as in Ajay et al. 2023, keeps gaits steady.
         guidance_scale: classifier-free guidance on return and budget; 1 is plain conditioning.
         critic_guidance: scale of the critic's gradient during sampling; 0 for none.
         return_target: normalised return asked for; None: unconditional.
         budget: the most cost, normalised, that is ever asked for; a smaller budget given to `plan` is asked for
             instead. None: whatever is given, and nothing where none is.
+        frontier: (cost-to-go, return-to-go) pairs, normalised, both rising: what the data reached within a cost. With a
+            budget no more return is asked for than that: no plan in the data has both. Empty: `return_target` whatever
+            the budget.
         cost_penalty: value given up per unit of predicted cost above the budget, both in units of their spread.
         replan: control steps between plans.
         actions: "plan": those of the plan; "inverse": read from its states by inverse dynamics.
@@ -61,11 +64,12 @@ class SequencePlannerConfig:
     warm_strength: float = 1 / 3
     steps: int = 5
     scheduler: str = "ddim"
-    temperature: float = 1.0
+    temperature: float = 0.5
     guidance_scale: float = 1.5
     critic_guidance: float = 0.0
     return_target: float | None = 1.0
     budget: float | None = None
+    frontier: tuple[tuple[float, float], ...] = ()
     cost_penalty: float = 2.0
     replan: int = 4
     actions: str = "plan"
@@ -79,6 +83,9 @@ class SequencePlannerConfig:
         for name in ("cost_penalty", "critic_guidance", "guidance_scale", "temperature"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"SequencePlannerConfig.{name} must be finite and >= 0, got {getattr(self, name)}")
+        pairs = np.asarray(self.frontier, dtype=np.float64).reshape(-1, 2)
+        if not np.isfinite(pairs).all() or (np.diff(pairs, axis=0) < 0).any():
+            raise ValueError(f"SequencePlannerConfig.frontier must hold finite pairs, both rising, got {self.frontier}")
         future = self.format.rows.span - self.format.history
         if self.replan > future:
             raise ValueError(f"SequencePlannerConfig.replan must be at most the plan's {future} steps: {self.replan=}")
@@ -90,7 +97,8 @@ class SequencePlannerConfig:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> SequencePlannerConfig:
-        return cls(**{**value, "format": SequenceFormat.from_dict(value["format"])})
+        frontier = tuple((float(cost), float(reached)) for cost, reached in value.get("frontier", ()))
+        return cls(**{**value, "format": SequenceFormat.from_dict(value["format"]), "frontier": frontier})
 
 
 @dataclass(frozen=True)
@@ -264,6 +272,9 @@ class SequencePlanner:
         if allowed is not None:
             normal = self.statistics.cost_budget.normalize(torch.tensor([[allowed]]))[0]
             budget = normal if budget is None else torch.minimum(budget, normal)
+        if wanted is not None and budget is not None and config.frontier:
+            within = [reached for cost, reached in config.frontier if cost <= float(budget)]
+            wanted = wanted.clamp_max(within[-1] if within else config.frontier[0][1])
         return {"return_to_go": wanted, "cost_budget": budget}
 
     def _rank(self, plans: Tensor, batch: dict[str, Tensor], allowed: float | None) -> tuple[ValueEstimate, Tensor]:

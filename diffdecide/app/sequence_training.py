@@ -28,6 +28,7 @@ from safety import envs
 from safety.layout import EnvSpec
 
 # DSRL names its files after ids like SafetyPointGoal1Gymnasium-v0.
+_LEVELS = 21  # costs at which the frontier of what was reached is kept
 DSRL_NAME = re.compile(r"(Safety\w+?)Gymnasium-(v\d+)")
 
 
@@ -195,11 +196,25 @@ def train_sequence(
     statistics = data.windows.statistics
     wanted = statistics.return_to_go.normalize(np.array([np.quantile(returns, options.target_quantile)], np.float32))
     budget = statistics.cost_budget.normalize(np.array([np.quantile(costs, options.budget_quantile)], np.float32))
+    settings = {"frontier": _frontier(statistics, returns, costs, options.target_quantile)} | settings
     config = SequencePlannerConfig(format=form, return_target=float(wanted[0]), budget=float(budget[0]), **settings)
     planner = SequencePlanner(diffusion, config, statistics, data.observation, critic=critic, inverse=inverse)
     if PartialState().is_main_process:
         planner.save_pretrained(out, card=_card(data, planner, results, train))
     return planner, results
+
+
+def _frontier(
+    statistics: WindowStatistics, returns: np.ndarray, costs: np.ndarray, quantile: float
+) -> tuple[tuple[float, float], ...]:
+    """What was reached within a cost: the `quantile` of the returns-to-go among all steps that cost no more."""
+    levels = np.unique(np.quantile(costs, np.linspace(0, 1, _LEVELS), method="lower"))
+    reached = np.maximum.accumulate([np.quantile(returns[costs <= level], quantile) for level in levels])
+    pairs = (
+        statistics.cost_budget.normalize(levels[:, None].astype(np.float32)),
+        statistics.return_to_go.normalize(reached[:, None].astype(np.float32)),
+    )
+    return tuple((float(cost), float(value)) for cost, value in np.concatenate(pairs, axis=1))
 
 
 def train_critic(

@@ -81,6 +81,30 @@ def test_a_large_budget_is_no_wish_to_spend(folder):
     assert load(folder, budget=None)._wishes(1000.0)["cost_budget"].item() == 5.0  # where the normaliser clips
 
 
+def test_no_more_return_is_asked_for_than_the_data_reached_within_the_budget(folder):
+    frontier = ((-1.0, -0.5), (-0.5, 0.25), (2.0, 1.0))
+    planner = load(folder, return_target=1.0, budget=-0.5, frontier=frontier)
+    assert planner._wishes(None)["return_to_go"].item() == 0.25
+    assert planner._wishes(1000.0)["return_to_go"].item() == 0.25  # the budget asked for stays -0.5
+    assert load(folder, return_target=0.1, budget=-0.5, frontier=frontier)._wishes(None)["return_to_go"].item() == (
+        pytest.approx(0.1)
+    )
+    assert load(folder, return_target=1.0, budget=None, frontier=frontier)._wishes(None)["return_to_go"].item() == 1.0
+    assert load(folder, return_target=1.0, budget=-3.0, frontier=frontier)._wishes(None)["return_to_go"].item() == -0.5
+    again = SequencePlannerConfig.from_dict(json.loads(json.dumps(planner.config.to_dict())))
+    assert again == planner.config
+    with pytest.raises(ValueError, match="both rising"):
+        load(folder, frontier=((0.0, 1.0), (1.0, 0.5)))
+
+
+def test_training_keeps_the_frontier_of_the_data(folder):
+    frontier = load(folder).config.frontier
+    assert frontier
+    returns = [reached for _, reached in frontier]
+    assert returns == sorted(returns)
+    assert returns[-1] == pytest.approx(load(folder).config.return_target, abs=1e-5)
+
+
 def test_the_critic_prefers_what_pays_and_shuns_what_costs(folder):
     plan = load(folder, return_target=None, candidates=32, warm_share=0.0).plan(*past(0.0))
     assert plan.chosen == plan.scores.argmax() == plan.values.argmax()

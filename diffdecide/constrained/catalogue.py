@@ -21,7 +21,7 @@ _METHODS: tuple[Method, ...] = (
     PrimalDual(),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _METHODS}
-DEFAULT = "projected-clean"
+DEFAULT = Projected().name
 
 
 def method_named(name: str) -> Method:

@@ -18,9 +18,9 @@ class Projected:
     """Project plans onto the constraints during sampling.
 
     - "iterates": every noisy iterate (J. K. Christopher, S. Baek, F. Fioretto, "Constrained synthesis with projected
-      diffusion models", NeurIPS 2024, alg. 1), and the last estimate.
+      diffusion models", NeurIPS 2024, alg. 1), and the last estimate. The default of this package.
     - "clean": every clean estimate (the estimate is what will become the plan, so the correction means the same at
-      every noise level; DiRecT), the default of this package.
+      every noise level; DiRecT).
     - "final": the finished sample only.
 
     All three end with a projection, so what can be kept is kept in the returned plan.
@@ -32,7 +32,7 @@ class Projected:
         below: noise level (sigma) below which "iterates" and "clean" act; above, plans are noise.
     """
 
-    place: str = "clean"
+    place: str = "iterates"
     iterations: int = 1
     last_iterations: int = 6
     below: float = 1.0

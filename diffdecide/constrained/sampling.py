@@ -62,7 +62,7 @@ def sample_constrained(
     Args:
         model, shape, generator, context, uncond_context, guidance_scale, scheduler, steps, clip: as in
             `diffdecide.sampling.sample`, which does the work.
-        method: how; None projects the clean estimates (`Projected()`), or samples freely without constraints.
+        method: how; None projects every iterate (`Projected()`), or samples freely without constraints.
         constraints: what plans must keep, see `diffdecide.constrained.plan_constraints`.
         cost: differentiable cost of a plan [B, H, D] -> [B], such as a critic's; methods that need one and get only
             constraints take the mean violation.

@@ -197,7 +197,7 @@ def test_a_soft_constraint_gives_way_to_a_hard_one():
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="cost limit"):
         draw(Unconstrained(), cost=lambda plans: plans.sum((1, 2)), cost_limit=-1.0)
-    with pytest.raises(ValueError, match="projected-clean.*needs constraints"):
+    with pytest.raises(ValueError, match="projected-iterates.*needs constraints"):
         draw(Projected(), None)
     with pytest.raises(ValueError, match="needs a cost or constraints"):
         draw(PrimalDual(), None)

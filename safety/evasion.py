@@ -99,10 +99,10 @@ class Judge:
     def commands(self, state: Floats, effective: Floats) -> Verdicts:
         """Motor commands [C, 2], each for one step with the best backup behind it."""
         after = self.dynamics.rollout(state, self.dynamics.command(effective)[:, None, :])[:, 0]
-        found = self._verdicts(self._brakes.straight(after), first=1)
+        found = self._verdicts(self._brakes.straight(after))
         bad = np.flatnonzero(found.score < 0)
         if self.dynamics.holonomic_momentum and len(bad):
-            found.improved(bad, self._verdicts(self._brakes.aligned(after[bad]), first=1))
+            found.improved(bad, self._verdicts(self._brakes.aligned(after[bad])))
             bad = bad[found.score[bad] < 0]
         if len(bad):
             self._drive_on(found, bad, after[bad])
@@ -139,11 +139,11 @@ class Judge:
         later = length + self._brakes.stride * np.arange(rest.shape[1])
         return self._verdicts(np.concatenate([ways, rest], axis=1), times=np.concatenate([steps, later]))
 
-    def _verdicts(self, paths: Floats, times: NDArray[np.integer] | None = None, first: int = 1) -> Verdicts:
-        """Of paths [C, T, 2] whose waypoints are passed `times` [T] steps after the first control step."""
+    def _verdicts(self, paths: Floats, times: NDArray[np.integer] | None = None) -> Verdicts:
+        """Of paths [C, T, 2] whose waypoints are passed `times` [T] steps after the command's; None: every stride."""
         if times is None:
             times = self._brakes.stride * np.arange(paths.shape[1])
-        gaps = self.coming.gaps(paths, self.dynamics.dt * (first + np.asarray(times, dtype=np.float64)))
+        gaps = self.coming.gaps(paths, self.dynamics.dt * (1 + np.asarray(times, dtype=np.float64)))
         hard = self.coming.hard
         lowest = (gaps - self._level).min(1)
         through, soft = lowest[:, hard].min(1, initial=np.inf), lowest[:, ~hard].min(1, initial=np.inf)

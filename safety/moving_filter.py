@@ -1,6 +1,6 @@
 """The backup-set filter for everything the tasks hold: moving obstacles, walls, touchable targets.
 
-It stands around `safety.filters.SafetyFilter`, which knows coming that stand still, and adds:
+It stands around `safety.filters.SafetyFilter`, which knows discs that stand still, and adds:
 
 - what a task charges for decides what is hard (Goal2's vases, Push1's hazards), and the button that is the goal may be
   touched;
@@ -22,7 +22,7 @@ from safety.coming import Coming, MotionConfig
 from safety.constraints import Ball, HalfSpace
 from safety.controllers.objective import HARD_KINDS
 from safety.dynamics import Dynamics, dynamics_for
-from safety.evasion import Judge, Verdicts
+from safety.evasion import LENGTHS, Judge, Verdicts
 from safety.filter_inputs import check_scene, checked_action, checked_plan
 from safety.filters import FilterConfig, FilterReport, SafetyFilter
 from safety.layout import EnvSpec
@@ -110,7 +110,7 @@ class MovingFilter:
         return self._evade(hard.state, wanted, coming, plan)
 
     def _prepared(self, scene: Scene, walls: Sequence[HalfSpace]) -> Scene:
-        """A scene that holds just what is hard here, walls as large coming; all as "hazards" but for what turns."""
+        """A scene that holds just what is hard here, walls as large discs; all as "hazards" but for what turns."""
         hazards = KIND_ID["hazards"]
         index = scene.of_kind(*self.hard_kinds)
         if "buttons" in self.hard_kinds:
@@ -138,9 +138,11 @@ class MovingFilter:
         grown = scene.radii + config.kept(self.margin, scene.sigma)
         gap = np.hypot(*(scene.positions - scene.state[:2]).T) - grown
         speed = max(float(np.hypot(scene.state[3], scene.state[4])), self.dynamics.top_speed)
-        near = gap < (speed + fast + 0.5 * motion.acceleration * horizon * (fast > 0)) * horizon
-        if not (near & (fast > 0)).any():
+        if not ((gap < (speed + fast + 0.5 * motion.acceleration * horizon) * horizon) & (fast > 0)).any():
             return None
+        # Ways out lead farther than a brake: what stands there counts too.
+        longest = horizon + self.dynamics.dt * max(LENGTHS)
+        near = gap < (speed + fast + 0.5 * motion.acceleration * longest * (fast > 0)) * longest
         zones = [np.asarray(ball.center, dtype=np.float64) for ball in soft]
         count = int(near.sum())
         return Coming(

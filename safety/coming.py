@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,15 +70,15 @@ class Coming:
             found[:, index] = off_circle - 0.5 * self._doubt[index] * self.motion.horizon**2 - self.radii[index]
         return found
 
-    @property
+    @cached_property
     def _turns(self) -> NDArray[np.bool_]:
         return self.rates != 0
 
-    @property
+    @cached_property
     def _moves(self) -> NDArray[np.bool_]:
         return np.asarray((self.velocities != 0).any(1))
 
-    @property
+    @cached_property
     def _doubt(self) -> Floats:
         """m/s^2 [N] by which velocities may change otherwise than known."""
         doubt = np.where(self._turns, self.motion.turning_acceleration, self.motion.acceleration)

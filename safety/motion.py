@@ -6,8 +6,6 @@ seen of one to know where it will be. Told as going straight, one is 4 cm off af
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,10 +52,9 @@ class StepOfArc:
 
     def __init__(self, rate: float, dt: float) -> None:
         """`rate` in rad/s, 0 for what goes straight; `dt` in s."""
-        angle = rate * dt
-        self._cos, self._sin = math.cos(angle), math.sin(angle)
-        self._along = math.sin(angle) / rate if rate else dt
-        self._aside = (1.0 - self._cos) / rate if rate else 0.0
+        ahead, rates = np.array([[1.0, 0.0]]), np.array([rate])
+        self._along, self._aside = advance(ahead, rates, dt)[0].tolist()
+        self._cos, self._sin = turned(ahead, rates, dt)[0].tolist()
 
     def __call__(self, vx: float, vy: float) -> tuple[float, float, float, float]:
         """Displacement (m, m) and the velocity after it (m/s, m/s)."""

@@ -199,13 +199,12 @@ class MovingFilter:
         tried = tried[: len(found.score)]
         distance = np.sqrt(((tried - nominal) ** 2).sum(1))
         safe = found.score >= 0
-        if found.keeps_all(tolerance).any():
-            allowed = found.keeps_all(tolerance)
-        elif safe.any():
+        allowed = found.keeps_all(tolerance)
+        if not allowed.any() and safe.any():
             # Soft constraints give way first, as little as possible.
             soft = np.where(safe, found.soft, -np.inf)
             allowed = soft >= soft.max() - 1e-3
-        else:
+        elif not safe.any():
             # The very best: what is given away here is given away again in every step, and adds up.
             allowed = found.score >= found.score.max() - 1e-5
         chosen = int(np.argmin(np.where(allowed, distance, np.inf)))

@@ -28,8 +28,8 @@ from safety import envs
 from safety.layout import EnvSpec
 
 # DSRL names its files after ids like SafetyPointGoal1Gymnasium-v0.
-_LEVELS = 21  # costs at which the frontier of what was reached is kept
 DSRL_NAME = re.compile(r"(Safety\w+?)Gymnasium-(v\d+)")
+_LEVELS = 21  # costs at which the frontier of what was reached is kept
 
 
 @dataclass(frozen=True)

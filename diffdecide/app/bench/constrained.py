@@ -122,16 +122,22 @@ def _figures(policy: Any) -> dict[str, float]:
 def _earlier(file: Path, config: ConstrainedConfig) -> dict[str, Any] | None:
     if not file.exists():
         return None
-    content = read_json(file)
-    if not isinstance(content, Mapping) or content.get("version") != VERSION:
-        found = content.get("version") if isinstance(content, Mapping) else None
-        raise ValueError(f"{file} is of version {found!r} of this benchmark, expected {VERSION}: use another folder")
+    content = _read(file)
     wanted, settings = config.settings(), content.get("settings", {})
     differing = [key for key in wanted if settings.get(key) != wanted[key]]
     changed = [f"{key} {settings.get(key)!r} there, {wanted[key]!r} here" for key in differing]
     if changed:
         raise ValueError(f"{file} was made with other settings ({', '.join(changed)}): use another folder")
     return dict(content)
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    """What a file of this benchmark holds; ValueError where it is of another version."""
+    content = read_json(file)
+    if not isinstance(content, Mapping) or content.get("version") != VERSION:
+        found = content.get("version") if isinstance(content, Mapping) else None
+        raise ValueError(f"{file} is of version {found!r} of this benchmark, expected {VERSION}: use another folder")
+    return content
 
 
 COLUMNS = {
@@ -168,9 +174,7 @@ def write_table(out: Path) -> str:
     Raises:
         ValueError: the file is of another version.
     """
-    record = read_json(out / FILE)
-    if record.get("version") != VERSION:
-        raise ValueError(f"{out / FILE} is of version {record.get('version')!r}, expected {VERSION}: run it again")
+    record = _read(out / FILE)
     rows: list[list[Any]] = []
     for name in METHODS:
         figures = record["methods"].get(name)

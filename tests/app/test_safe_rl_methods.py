@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -273,3 +274,30 @@ def test_sac_writes_its_episodes_with_costs_and_true_rewards(tmp_path):
         rewards.append(reward + 1000.0 * info["cost"])
         ended = terminated or truncated
     assert kept[0]["rewards"] == pytest.approx(rewards, abs=1e-3)
+
+
+def test_a_held_action_is_recorded_step_by_step_and_ends_with_the_episode():
+    from diffdecide.app.bench.sac_data import HeldActions, RecordingEnv, SACDataConfig
+
+    kept = []
+    recording = RecordingEnv(
+        envs.make("SafetyHopperVelocity-v1"), 0.0, lambda arrays, terminated: kept.append((arrays, terminated))
+    )
+    env, generator = HeldActions(recording, 5), np.random.default_rng(0)
+    env.reset(seed=0)
+    decisions, rewards, ended = [], [], False
+    while not ended:
+        decisions.append(generator.uniform(-1, 1, 3).astype(np.float32))
+        _, reward, terminated, truncated, _ = env.step(decisions[-1])
+        rewards.append(reward)
+        ended = terminated or truncated
+    arrays, terminated = kept[0]
+    length = len(arrays["rewards"])
+    assert terminated  # a hopper falls soon
+    assert len(kept) == 1
+    assert 5 * (len(decisions) - 1) < length <= 5 * len(decisions)
+    np.testing.assert_array_equal(arrays["actions"], np.repeat(decisions, 5, axis=0)[:length])
+    sums = np.add.reduceat(arrays["rewards"], np.arange(0, length, 5))
+    assert rewards == pytest.approx(sums, abs=1e-4)
+    with pytest.raises(ValueError, match="repeat must be at least 1, got 0"):
+        SACDataConfig(env="SafetyHopperVelocity-v1", out=Path("x.hdf5"), repeat=0)

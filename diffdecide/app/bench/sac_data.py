@@ -33,9 +33,11 @@ class SACDataConfig:
         steps: environment steps of all learners together; 300,000 are 300 episodes of 1000.
         penalties: reward taken off per unit of cost, one learner each; 0 is a learner that knows of no cost.
         seed: of the first learner; the next ones follow. Training data: 0 to 4999.
-        update_every: environment steps per gradient step.
+        update_every: decisions per gradient step.
         batch_size, learning_rate: of the learner.
-        learning_starts: random steps at the beginning.
+        learning_starts: random decisions at the beginning.
+        repeat: environment steps that a learner holds an action for. Slow bodies need it: a swimmer's stroke takes 25
+            steps, and one step at a time it never finds one.
     """
 
     env: str
@@ -47,9 +49,10 @@ class SACDataConfig:
     batch_size: int = 256
     learning_rate: float = 7e-4
     learning_starts: int = 5_000
+    repeat: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("steps", "update_every", "batch_size"):
+        for name in ("steps", "update_every", "batch_size", "repeat"):
             if getattr(self, name) < 1:
                 raise ValueError(f"SACDataConfig.{name} must be at least 1, got {getattr(self, name)}")
         if not self.penalties or not all(0 <= penalty < float("inf") for penalty in self.penalties):
@@ -59,7 +62,7 @@ class SACDataConfig:
 
     def settings(self, penalty: float) -> dict[str, Any]:
         """What goes into the file's head and, of one learner, into its shards."""
-        names = ("env", "update_every", "batch_size", "learning_rate", "learning_starts")
+        names = ("env", "update_every", "batch_size", "learning_rate", "learning_starts", "repeat")
         return {name: getattr(self, name) for name in names} | {"behaviour": "sac", "penalty": penalty}
 
 
@@ -106,6 +109,23 @@ class RecordingEnv(gymnasium.Wrapper):
             constraints = {name: np.array(values, np.float32) for name, values in self._constraints.items()}
             self._keep(arrays | {"constraints": constraints}, bool(terminated))
         return observation, float(reward) - self._penalty * float(info["cost"]), terminated, truncated, info
+
+
+class HeldActions(gymnasium.Wrapper):
+    """One step of the learner is `repeat` steps of the environment, their rewards added up, or those until it ends."""
+
+    def __init__(self, env: gymnasium.Env, repeat: int) -> None:
+        super().__init__(env)
+        self._repeat = repeat
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        total = 0.0
+        for _ in range(self._repeat):
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        return observation, total, terminated, truncated, info
 
 
 def collect_sac(config: SACDataConfig, *, progress: bool = True) -> Path:
@@ -162,7 +182,7 @@ def _learn(config: SACDataConfig, index: int, steps: int, penalty: float, *, pro
     env = RecordingEnv(envs.make(config.env, seed=seed), penalty, keep)
     learner = require_sac()(
         "MlpPolicy",
-        env,
+        HeldActions(env, config.repeat),
         seed=seed,
         device="cpu",
         train_freq=config.update_every,
@@ -170,10 +190,10 @@ def _learn(config: SACDataConfig, index: int, steps: int, penalty: float, *, pro
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
         learning_starts=config.learning_starts,
-        buffer_size=max(steps, 1),
+        buffer_size=max(steps // config.repeat, 1),
     )
     with bar:
-        learner.learn(total_timesteps=steps)
+        learner.learn(total_timesteps=steps // config.repeat)
     env.close()
     if not episodes:
         length = envs.spec(config.env).max_steps

@@ -101,7 +101,12 @@ def evaluate(
         "lidar": None if corruption is None else asdict(corruption),
     }
     meta = {**run, "episodes": episodes, "seeds": [seed, seed + episodes - 1], "workers": workers, **provenance()}
-    finished = _finished(Path(out), run, seed, episodes) if out is not None and resume else {}
+    finished: dict[int, EpisodeRecord] = {}
+    if out is not None and resume and Path(out).exists():
+        old = _resumable(Path(out), run)
+        finished = {record.seed: record for record in old.episodes if seed <= record.seed < seed + episodes}
+        if finished:
+            meta["earlier_commits"] = [commit for commit in old.commits if commit != meta["commit"]]
     EvaluationResult((), cost_limit, meta)  # a bad limit is found before the work, not after it
     jobs = [
         _Job(env_id, seed + i, tasks[i] if tasks is not None else None, observe_cost, max_steps, corruption)
@@ -248,12 +253,10 @@ def _failure(job: _Job, error: Exception, kept: str) -> Exception:
     )
 
 
-def _finished(out: Path, run: Mapping[str, Any], seed: int, episodes: int) -> dict[int, EpisodeRecord]:
-    if not out.exists():
-        return {}
+def _resumable(out: Path, run: Mapping[str, Any]) -> EvaluationResult:
     old = EvaluationResult.load(out)
     different = {name: (old.meta.get(name), value) for name, value in run.items() if old.meta.get(name) != value}
     if different:
         told = ", ".join(f"{name} {was!r} there, {now!r} here" for name, (was, now) in different.items())
         raise ValueError(f"cannot resume from {out}: it was made with other settings ({told})")
-    return {record.seed: record for record in old.episodes if seed <= record.seed < seed + episodes}
+    return old

@@ -87,6 +87,12 @@ class EvaluationResult:
         if not math.isfinite(self.cost_limit) or self.cost_limit < 0:
             raise ValueError(f"cost_limit must be finite and >= 0, got {self.cost_limit}")
 
+    @property
+    def commits(self) -> list[str]:
+        """Commits that the episodes were made with, sorted: several where a run went on after a change."""
+        made = [self.meta.get("commit"), *self.meta.get("earlier_commits", ())]
+        return sorted({"unknown" if commit is None else str(commit) for commit in made})
+
     def column(self, name: str) -> np.ndarray:
         """One column [N] as float64, nan where an episode has no value."""
         rows = [episode.to_json() for episode in self.episodes]

@@ -146,9 +146,11 @@ def test_resume_goes_on_where_it_stopped(alone, tmp_path):
     run(episodes=2, out=path)
     marked = read_json(path)
     marked["episodes"][0]["return"] = 123.0  # recognisable: a repeated episode would overwrite it
+    here, marked["meta"]["commit"] = marked["meta"]["commit"], "0" * 40
     path.write_text(json.dumps(marked))
     result = run(out=path, resume=True)
     assert result.episodes[0].return_ == 123.0
+    assert EvaluationResult.load(path).commits == result.commits == sorted({"0" * 40, here or "unknown"})
     assert result.episodes[2] == alone.episodes[2]
 
 

@@ -196,7 +196,7 @@ def write_table(folder: Path) -> str:
     """Write `folder/table.md` from the rows in `folder`, and return it."""
     results = load_rows(folder)
     first = next(iter(results.values())).meta
-    commits = sorted({str(result.meta.get("commit"))[:9] for result in results.values()})
+    commits = sorted({commit[:9] for result in results.values() for commit in result.commits})
     seeds = first.get("seeds") or [None, None]
     head = (
         f"`{first.get('env')}`, seeds {seeds[0]} to {seeds[1]}. Mean [95 % bootstrap interval]. Commit "

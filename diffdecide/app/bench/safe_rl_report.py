@@ -56,7 +56,7 @@ def summarise(config: SafeRLConfig, out: Path) -> dict[str, Any]:
                 result = EvaluationResult.load(cell.file(out))
                 rows += list(result.episodes)
                 seeds.append(cell.training_seed)
-                commits.add(str(result.meta.get("commit", "unknown"))[:9])
+                commits.update(commit[:9] for commit in result.commits)
         for wanted in config.limits if limit is None else (limit,):
             entry = pooled.setdefault(env, {}).setdefault(name, {})
             why = [reason for cell in group if (reason := why_not(cell, out)) is not None]

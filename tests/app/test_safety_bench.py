@@ -12,6 +12,7 @@ from diffdecide.app.bench.safe_rl_report import bootstrap_tail, write_report
 from diffdecide.app.cli.main import main
 from diffdecide.data.episode import Episode
 from diffdecide.data.writers import write_hdf5
+from diffdecide.files import write_json
 
 ENV = "SafetyPointGoal1-v0"
 
@@ -191,3 +192,30 @@ def test_a_filter_log_is_plotted(tmp_path):
     assert main(["plot", str(tmp_path / "log.json"), "--out", str(tmp_path / "log.png")]) == 0
     assert (tmp_path / "log.png").stat().st_size > 1000
     assert main(["plot", str(tmp_path / "log.json"), "--out", str(tmp_path / "log.txt")]) == 2
+
+
+def test_the_summary_holds_ours_against_the_best_peer_that_is_safe(tmp_path):
+    from diffdecide.app.bench.safe_rl_table import safe_rl_summary
+
+    def figures(score, cost, tail=0.0):
+        return {
+            "return": {"mean": score},
+            "normalised_return": score,
+            "normalised_cost": cost,
+            "normalised_cvar": tail,
+            "safe": cost <= 1,
+        }
+
+    def row(**methods):
+        results = {name: {"10": value} for name, value in methods.items()}
+        write_json(tmp_path / ENV / "results.json", {"limits": [10.0, 40.0], "results": results})
+        lines = [line for line in safe_rl_summary(tmp_path).splitlines() if ENV in line]
+        return [cell.strip() for cell in lines[0].strip("|").split("|")] if lines else None
+
+    peers = {"bc": figures(0.9, 2.0), "random": figures(0.1, 0.5), "cdt-filter": figures(0.4, 0.0)}
+    ceiling = {"mpc": figures(0.8, 0.0), "ours-no-filter": figures(0.95, 0.1)}
+    assert row(**peers) is None  # ours was not run
+    told = row(ours=figures(0.5, 0.1, 0.9), **peers, **ceiling)
+    assert told == [ENV, "10", "0.50", "0.10", "0.90", "0.40 (CDT (OSRL) + filter)", "0.80", "met"]
+    assert row(ours=figures(0.3, 0.1, 1.1), **peers)[-2:] == ["–", "missed: tail, return"]
+    assert row(ours=figures(0.3, 1.2, 1.3), bc=peers["bc"])[-3:] == ["none is safe", "–", "missed: mean cost, tail"]

@@ -50,7 +50,8 @@ def summarise(config: SafeRLConfig, out: Path) -> dict[str, Any]:
     for cell in cells(config):
         by_key.setdefault((cell.env, cell.method, cell.limit), []).append(cell)
     for (env, name, limit), group in by_key.items():
-        rows, seeds, commits = [], [], set()
+        rows, seeds = [], []
+        commits: set[str] = set()
         for cell in group:
             if cell.file(out).exists():
                 result = EvaluationResult.load(cell.file(out))

@@ -18,6 +18,21 @@ def finished_instructions(folder: Path) -> dict[str, EvaluationResult]:
     }
 
 
+def make_tables(path: Path) -> dict[str, str]:
+    """Tables of a folder or file by the name of their marks, which is its own; of the safe-RL benchmark a summary too.
+
+    Raises:
+        ValueError: it holds no results of a benchmark.
+    """
+    from diffdecide.app.bench.safe_rl_table import is_safe_rl, safe_rl_summary
+
+    name = path.stem if path.is_file() else path.name
+    tables = {name: make_table(path)}
+    if is_safe_rl(path):
+        tables[f"{name}-summary"] = safe_rl_summary(path)
+    return tables
+
+
 def make_table(folder: Path) -> str:
     """Write `folder/table.md` again and return it; ValueError where the folder holds no results of a benchmark.
 

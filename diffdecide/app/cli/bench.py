@@ -87,11 +87,11 @@ class BenchTable:
     without its suffix)."""
 
     def execute(self) -> int:
-        from diffdecide.app.bench.tables import fill_markers, make_table
+        from diffdecide.app.bench.tables import fill_markers, make_tables
 
         if not self.folders:
             raise ValueError("expected at least one folder of results")
-        tables = {f.stem if f.is_file() else f.name: make_table(f) for f in self.folders}
+        tables = {name: table for path in self.folders for name, table in make_tables(path).items()}
         for table in tables.values():
             print(table)
         for document in self.into:

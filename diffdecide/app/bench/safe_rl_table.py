@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from diffdecide.app.bench.safe_rl_report import told_episodes
 from diffdecide.app.results import markdown_table
 from diffdecide.files import read_json
 
-NOT_RUN: Mapping[str, str] = {"not_run": ""}
 _NO_PEERS = ("ours", "ours-budget", "mpc")
 
 
@@ -29,17 +28,14 @@ def safe_rl_table(folder: Path) -> str:
     rows: list[list[Any]] = []
     missing: dict[str, list[str]] = {}
     commits: set[str] = set()
-    for file in sorted(folder.glob("*/results.json")):
-        record, env = read_json(file), file.parent.name
-        for limit in (f"{value:g}" for value in record["limits"]):
-            for name, limits in record["results"].items():
-                figures = limits.get(limit, NOT_RUN)
-                if "not_run" in figures:
-                    reason = f" ({figures['not_run']})" if figures["not_run"] else ""
-                    missing.setdefault(f"{env}, limit {limit}", []).append(METHODS[name].title.strip("*") + reason)
-                else:
-                    commits.update(figures.get("commits", ()))
-                    rows.append([env, limit, METHODS[name].title, *_cells(figures)])
+    for env, limit, methods in _reported(folder):
+        for name, figures in methods.items():
+            if "not_run" in figures:
+                reason = f" ({figures['not_run']})" if figures["not_run"] else ""
+                missing.setdefault(f"{env}, limit {limit}", []).append(METHODS[name].title.strip("*") + reason)
+            else:
+                commits.update(figures.get("commits", ()))
+                rows.append([env, limit, METHODS[name].title, *_cells(figures)])
     if not rows:
         raise ValueError(f"{folder}: no results of the safe-RL benchmark yet")
     titles = ["task", "limit", "method", "R̂", "Ĉ", "CVaR₀.₁ / limit", "max cost", "P(cost ≤ limit)", "episodes"]
@@ -49,32 +45,39 @@ def safe_rl_table(folder: Path) -> str:
     return text + f"\nBrackets: 95 % bootstrap. Commit {', '.join(sorted(commits))}.\n"
 
 
+def _reported(folder: Path) -> Iterator[tuple[str, str, dict[str, Mapping[str, Any]]]]:
+    """Environment, limit and the figures of every method there, or why it was not run."""
+    for file in sorted(folder.glob("*/results.json")):
+        record = read_json(file)
+        for limit in (f"{value:g}" for value in record["limits"]):
+            at_limit = {name: limits.get(limit, {"not_run": ""}) for name, limits in record["results"].items()}
+            yield file.parent.name, limit, at_limit
+
+
 def safe_rl_summary(folder: Path) -> str:
     """One row per environment and limit: ours, the peer that earns most among those with a mean cost within the limit,
     and the ceiling. Peers are the methods that are neither ours nor the ceiling, with the filter and without.
     """
     rows: list[list[Any]] = []
-    for file in sorted(folder.glob("*/results.json")):
-        record = read_json(file)
-        for limit in (f"{value:g}" for value in record["limits"]):
-            run = {name: at[limit] for name, at in record["results"].items() if "not_run" not in at.get(limit, NOT_RUN)}
-            if "ours" not in run:
-                continue
-            ours, ceiling = run["ours"], run.get("mpc")
-            peers = [name for name in run if METHODS[name].base not in _NO_PEERS and run[name]["safe"]]
-            best = max(peers, key=lambda name: run[name]["return"]["mean"], default=None)
-            rows.append(
-                [
-                    file.parent.name,
-                    limit,
-                    _score(ours),
-                    f"{ours['normalised_cost']:.2f}",
-                    f"{ours['normalised_cvar']:.2f}",
-                    "none is safe" if best is None else f"{_score(run[best])} ({METHODS[best].title})",
-                    None if ceiling is None else _score(ceiling),
-                    _verdict(ours, None if best is None else run[best]),
-                ]
-            )
+    for env, limit, methods in _reported(folder):
+        run = {name: figures for name, figures in methods.items() if "not_run" not in figures}
+        if "ours" not in run:
+            continue
+        ours, ceiling = run["ours"], run.get("mpc")
+        peers = [name for name in run if METHODS[name].base not in _NO_PEERS and run[name]["safe"]]
+        best = max(peers, key=lambda name: run[name]["return"]["mean"], default=None)
+        rows.append(
+            [
+                env,
+                limit,
+                _score(ours),
+                f"{ours['normalised_cost']:.2f}",
+                f"{ours['normalised_cvar']:.2f}",
+                "none is safe" if best is None else f"{_score(run[best])} ({METHODS[best].title})",
+                None if ceiling is None else _score(ceiling),
+                _verdict(ours, None if best is None else run[best]),
+            ]
+        )
     titles = ["task", "limit", "ours: R̂", "Ĉ", "CVaR₀.₁ / limit", "best safe peer: R̂", "ceiling: R̂", "mark"]
     return markdown_table(titles, rows)
 
